@@ -1,0 +1,1 @@
+"""Rebuilds hrtemd's networks from abTEM simulation."""

@@ -1,0 +1,1 @@
+"""Random specimens with exact labels, one module each."""

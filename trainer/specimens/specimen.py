@@ -1,0 +1,50 @@
+"""What every specimen generator returns: a structure whose labels follow its atoms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A structure and the sites a network must find in it.
+
+    A site is one atom of a sheet or one atomic column of a crystal. It has no position of its own: it stands at the
+    mean of its atoms, so that thermal displacements move the label with the atoms and labels are exact.
+
+    Attributes:
+        atoms: The structure in an orthogonal cell (Å), beam along +z, every atom inside the cell. The cell is
+            periodic in x and y only where the specimen is; otherwise there is vacuum at its edges.
+        site_of_atom: Shape (atoms,), the index of the site each atom belongs to, -1 for an atom of no site
+            (contamination, film, a column that is not labelled).
+        site_species: One name a site: `C`, `Au`, ..., `support` for a column of an oxide.
+        site_ignored: Shape (sites,), true where a right answer is neither "something" nor "nothing": an atom half
+            hidden under contamination, a pure oxygen column.
+    """
+
+    atoms: Atoms
+    site_of_atom: NDArray[np.int32]
+    site_species: tuple[str, ...]
+    site_ignored: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if len(self.site_of_atom) != len(self.atoms):
+            raise ValueError(f"{len(self.site_of_atom)} site indices for {len(self.atoms)} atoms")
+        if len(self.site_ignored) != len(self.site_species):
+            raise ValueError(f"{len(self.site_ignored)} flags for {len(self.site_species)} sites")
+
+    @property
+    def site_atom_counts(self) -> NDArray[np.int64]:
+        """Shape (sites,), the number of atoms in each site."""
+        labelled = self.site_of_atom[self.site_of_atom >= 0]
+        return np.bincount(labelled, minlength=len(self.site_species))
+
+    def site_positions(self) -> NDArray[np.float64]:
+        """Shape (sites, 2), x and y of each site in Å."""
+        labelled = self.site_of_atom >= 0
+        sites = self.site_of_atom[labelled]
+        positions = self.atoms.positions[labelled]
+        sums = [np.bincount(sites, positions[:, axis], len(self.site_species)) for axis in (0, 1)]
+        return np.stack(sums, axis=1) / self.site_atom_counts[:, None]
