@@ -1,0 +1,124 @@
+"""The atom table: its schema, written once, and the files it is kept in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+_DICTIONARY = pa.dictionary(pa.int8(), pa.string())
+
+SCHEMA = pa.schema(
+    [
+        # Pixels of the frame as acquired: x to the right, y down, (0, 0) the centre of the top-left pixel.
+        pa.field("x_px", pa.float32(), nullable=False),
+        pa.field("y_px", pa.float32(), nullable=False),
+        pa.field("x_angstrom", pa.float32(), nullable=False),
+        pa.field("y_angstrom", pa.float32(), nullable=False),
+        pa.field("kind", _DICTIONARY, nullable=False),
+        pa.field("species", _DICTIONARY),
+        pa.field("n_atoms", pa.int16()),
+        pa.field("n_atoms_probability", pa.float32()),
+        pa.field("species_probability", pa.float32()),
+        pa.field("probability", pa.float32(), nullable=False),
+        # One sigma of the position, along each axis.
+        pa.field("sigma_angstrom", pa.float32(), nullable=False),
+    ]
+)
+
+KINDS = ("atom", "column", "vacancy")
+SUPPORT = "support"
+"""The species of a column of the oxide under or beside a particle."""
+
+_HEADER_KEY = b"hrtemd"
+
+
+def atom_table(
+    positions_px: NDArray[np.floating[Any]],
+    pixel_size_angstrom: float,
+    kind: str,
+    probability: NDArray[np.floating[Any]],
+    sigma_angstrom: NDArray[np.floating[Any]],
+    species: list[str] | None = None,
+    species_probability: NDArray[np.floating[Any]] | None = None,
+) -> pa.Table:
+    """Build a table of atoms or columns.
+
+    Args:
+        positions_px: Shape (n, 2), x and y in pixels of the acquired frame.
+        pixel_size_angstrom: Of the acquired frame.
+        kind: One of `KINDS`, for every row.
+        probability: Shape (n,), calibrated.
+        sigma_angstrom: Shape (n,), calibrated, per axis.
+        species: One name a row, or None where the model does not tell.
+        species_probability: Shape (n,), calibrated, or None.
+    """
+    count = len(positions_px)
+    angstrom = positions_px * pixel_size_angstrom
+    columns: dict[str, Any] = {
+        "x_px": positions_px[:, 0],
+        "y_px": positions_px[:, 1],
+        "x_angstrom": angstrom[:, 0],
+        "y_angstrom": angstrom[:, 1],
+        "kind": [kind] * count,
+        "species": species,
+        "species_probability": species_probability,
+        "probability": probability,
+        "sigma_angstrom": sigma_angstrom,
+    }
+    arrays = []
+    for field in SCHEMA:
+        values = columns.get(field.name)
+        if values is None:
+            arrays.append(pa.nulls(count, field.type))
+        elif field.type == _DICTIONARY:
+            arrays.append(pa.array(values, pa.string()).dictionary_encode().cast(_DICTIONARY))
+        else:
+            arrays.append(pa.array(np.asarray(values), field.type))
+    return pa.Table.from_arrays(arrays, schema=SCHEMA)
+
+
+def with_header(table: pa.Table, header: dict[str, Any]) -> pa.Table:
+    """Attach the result's header (frame id, model, calibration, warnings ...) to its table as JSON."""
+    return table.replace_schema_metadata({_HEADER_KEY: json.dumps(header, ensure_ascii=False).encode()})
+
+
+def header_of(table: pa.Table) -> dict[str, Any]:
+    """Return the header a table carries, empty where it carries none."""
+    metadata = table.schema.metadata or {}
+    header: dict[str, Any] = json.loads(metadata.get(_HEADER_KEY, b"{}"))
+    return header
+
+
+def counts_by_species(table: pa.Table) -> dict[str, int]:
+    """Count rows by species; rows without one count under their kind."""
+    species = table.column("species").to_pylist()
+    kinds = table.column("kind").to_pylist()
+    counts: dict[str, int] = {}
+    for name, kind in zip(species, kinds, strict=True):
+        counts[name or kind] = counts.get(name or kind, 0) + 1
+    return counts
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a table with its header; lossless."""
+    pyarrow.parquet.write_table(table, path)
+
+
+def read_parquet(path: Path) -> pa.Table:
+    """Read a table written by `write_parquet`, header included."""
+    return pyarrow.parquet.read_table(path)
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """Write a table as CSV with a heading line; the header is not kept."""
+    decoded = table.cast(pa.schema([_without_dictionary(field) for field in table.schema]))
+    pyarrow.csv.write_csv(decoded, path)
+
+
+def _without_dictionary(field: pa.Field) -> pa.Field:
+    return pa.field(field.name, pa.string()) if field.type == _DICTIONARY else field

@@ -1,0 +1,105 @@
+"""What travels through the pipeline: a frame, its calibration, and how it was acquired."""
+
+import hashlib
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from daemon.errors import FrameError
+
+
+class CalibrationSource(StrEnum):
+    """Where a pixel size came from, most trusted first."""
+
+    OVERRIDE = "override"
+    SIDECAR = "sidecar"
+    METADATA = "metadata"
+    ESTIMATED = "estimated"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The size of a square pixel in Å, and who says so."""
+
+    pixel_size_angstrom: float
+    source: CalibrationSource
+
+
+@dataclass(frozen=True)
+class Acquisition:
+    """How a frame was taken, as far as its file, sidecar or sender tells; None where nobody does.
+
+    `defocus_angstrom` is positive for underfocus (minus C10). `dose_per_square_angstrom` is in electrons.
+    """
+
+    defocus_angstrom: float | None = None
+    dose_per_square_angstrom: float | None = None
+    voltage_kv: float | None = None
+    exposure_seconds: float | None = None
+    series_id: str | None = None
+    series_index: int | None = None
+    series_length: int | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image as acquired.
+
+    Attributes:
+        pixels: Shape (height, width), read-only, in the camera's own type.
+        frame_id: The same for the same image after a restart: source, series, index and content hash.
+        name: What the operator knows the frame by, and the stem of its result files.
+        calibration: None where nothing gives a pixel size; recognition may then estimate one.
+        acquisition: See `Acquisition`.
+        acquired_at: When the camera took it, where known.
+        received_at: When hrtemd first had all of it.
+    """
+
+    pixels: NDArray[Any]
+    frame_id: str
+    name: str
+    calibration: Calibration | None = None
+    acquisition: Acquisition = field(default_factory=Acquisition)
+    acquired_at: datetime | None = None
+    received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+def make_frame_id(source: str, series: str | None, index: int, pixels: NDArray[Any]) -> str:
+    """Name a frame so that the same image has the same name in every run."""
+    digest = hashlib.blake2b(digest_size=8)
+    digest.update(f"{pixels.dtype.str}{pixels.shape}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return f"{source}/{series or '-'}/{index}/{digest.hexdigest()}"
+
+
+def validate_pixels(pixels: NDArray[Any], where: str) -> NDArray[Any]:
+    """Return `pixels` read-only, or say why they are not a frame.
+
+    Raises:
+        FrameError: They are not two-dimensional, not real numbers, too small, not finite.
+    """
+    if pixels.ndim != 2:
+        raise FrameError(f"{where}: a frame has two dimensions, this array has shape {pixels.shape}.")
+    if pixels.dtype.kind == "c":
+        raise FrameError(f"{where}: the pixels are complex numbers; export the image (intensity) instead.")
+    if pixels.dtype.kind not in "uif" or pixels.dtype.itemsize > 8:
+        raise FrameError(f"{where}: pixels of type {pixels.dtype} are not intensities.")
+    if min(pixels.shape) < MIN_FRAME_PIXELS:
+        height, width = pixels.shape
+        raise FrameError(
+            f"{where}: {width} × {height} pixels are too few to hold a lattice; "
+            f"at least {MIN_FRAME_PIXELS} × {MIN_FRAME_PIXELS} are needed."
+        )
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        bad = int(pixels.size - np.isfinite(pixels).sum())
+        raise FrameError(f"{where}: {bad} pixels are NaN or infinite; check the export or gain correction.")
+    pixels = pixels.view()
+    pixels.flags.writeable = False
+    return pixels
+
+
+MIN_FRAME_PIXELS = 32

@@ -1,0 +1,1 @@
+"""Frame in, atoms out: the same code for the daemon and for training."""

@@ -1,0 +1,136 @@
+"""Model packages: a folder with `manifest.json`, `model.onnx`, `MODEL_CARD.md` and `report/`."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from daemon.errors import ModelError
+
+Range = tuple[float, float]
+"""Lowest and highest value, both included."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StatedRanges(_Section):
+    """What the model was trained for. Outside of it a frame is analysed with a warning."""
+
+    pixel_size_angstrom: Range
+    dose_per_square_angstrom: Range
+    voltage_kv: Range
+    spherical_aberration_um: Range
+    defocus_angstrom: Range
+
+
+class Calibration(_Section):
+    """Turns the network's numbers into calibrated ones, fitted on held-out simulations.
+
+    probability = logistic(`probability_slope` · logit(p) + `probability_offset`), with p the network's own probability;
+    sigma = `sigma_scale` · the network's own sigma.
+    """
+
+    probability_slope: float = 1.0
+    probability_offset: float = 0.0
+    sigma_scale: Annotated[float, Field(gt=0)] = 1.0
+
+
+class Manifest(_Section):
+    """Everything that must be known to run a network and to judge what it says."""
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: str
+    task: Literal["positions"]
+    specimen: Literal["graphene", "nanoparticle"]
+    kind: Literal["atom", "column"]
+    input_frames: Literal[1, 3]
+    sampling_angstrom: Annotated[float, Field(gt=0)]
+    """Å per pixel of the network's input; frames are resampled to it."""
+    stride: Annotated[int, Field(ge=1)]
+    """Input pixels per cell of the network's output."""
+    input_multiple: Annotated[int, Field(ge=1)]
+    """Height and width of the input must be multiples of this."""
+    receptive_field_pixels: Annotated[int, Field(ge=1)]
+    """Half width of the region of the input that a cell of the output sees."""
+    classes: tuple[str, ...]
+    """Species by channel, after channel 0 which means nothing is there; `metal` means the model tells no element."""
+    ranges: StatedRanges
+    probability_threshold: Annotated[float, Field(gt=0, lt=1)]
+    """Candidates of a lower calibrated probability are left out of the table."""
+    calibration: Calibration
+    onnx_opset: int
+    onnx_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    recipe: str
+    seed: int
+    dataset_specimens: int
+    training_seconds: float
+    package_versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ModelPackage:
+    """A model package whose manifest is valid and whose network is the one the manifest speaks of."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def onnx_path(self) -> Path:
+        """The network."""
+        return self.folder / "model.onnx"
+
+    @classmethod
+    def load(cls, folder: Path) -> "ModelPackage":
+        """Read and verify a package.
+
+        Raises:
+            ModelError: A part is missing, the manifest is invalid, or the network's hash is not the manifest's.
+        """
+        try:
+            manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
+            digest = hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest()
+        except OSError as error:
+            raise ModelError(
+                f"Model package {folder}: {error.strerror} ({error.filename}); name a complete one."
+            ) from error
+        except ValidationError as error:
+            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise ModelError(f"Model package {folder}: manifest.json is not valid: {problems}.") from error
+        if digest != manifest.onnx_sha256:
+            raise ModelError(
+                f"Model package {folder}: model.onnx is not the network its manifest speaks of "
+                f"(SHA-256 {digest[:12]}…, expected {manifest.onnx_sha256[:12]}…); copy the package again."
+            )
+        return cls(folder, manifest)
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that came with this installation."""
+    return sorted(path.parent.name for path in _models_folder().glob("*/manifest.json"))
+
+
+def find_model(name: str) -> ModelPackage:
+    """Load a model by its shipped name, or by the path of its folder.
+
+    Raises:
+        ModelError: There is no such model, or it is damaged.
+    """
+    if re.fullmatch(r"[a-z0-9][a-z0-9-]*", name) and (_models_folder() / name / "manifest.json").exists():
+        return ModelPackage.load(_models_folder() / name)
+    if (Path(name) / "manifest.json").exists():
+        return ModelPackage.load(Path(name))
+    available = ", ".join(shipped_models()) or "none"
+    raise ModelError(
+        f"There is no model {name!r}: neither a shipped one ({available}) nor a folder with a manifest.json."
+    )
+
+
+def _models_folder() -> Path:
+    return Path(str(files("daemon"))) / "models"
