@@ -28,7 +28,7 @@ def random_field(rng: np.random.Generator, wavelength_angstrom: float) -> Field:
     phases = rng.uniform(0, 2 * np.pi, WAVES)
 
     def field(positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        waves: NDArray[np.float64] = np.cos(positions[:, :2] @ vectors + phases)
-        return waves.sum(axis=1) * np.sqrt(2 / WAVES)
+        waves = np.cos(positions[:, :2] @ vectors + phases)
+        return np.asarray(waves.sum(axis=1) * np.sqrt(2 / WAVES), dtype=np.float64)
 
     return field

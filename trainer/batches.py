@@ -1,0 +1,162 @@
+"""Training batches: exit waves imaged anew at every step, with the targets the network should answer.
+
+A batch depends on the recipe, the seed and the number of the step only, so training can be stopped and resumed at any
+step, with any number of workers, and sees the same frames.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.fft import next_fast_len
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from daemon.recognition.preprocess import prepare
+from trainer.microscope import draw_exposure, draw_optics, take, vacuum
+from trainer.network import STRIDE
+from trainer.recipe import Recipe
+from trainer.simulation import ExitWave, WaveStore
+
+MARGIN_ANGSTROM = 4.0
+"""Cut off each imaged field: as far as the lens spreads what wraps around the periodic simulation."""
+
+IGNORED_RADIUS_CELLS = 2
+LABELLED_REACH_CELLS = 1
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Input and targets.
+
+    Attributes:
+        images: Shape (batch, 1, height, width).
+        shares: Shape (batch, 1 + classes, cells, cells): nothing, and each class; they add up to 1.
+        weights: Shape (batch, cells, cells): 0 where no answer is right or wrong.
+        offsets: Shape (batch, 2, cells, cells): from the cell's centre to the nearest site along x and y, in cells.
+        near: Shape (batch, cells, cells): true where a site is in this cell or a neighbouring one.
+    """
+
+    images: Tensor
+    shares: Tensor
+    weights: Tensor
+    offsets: Tensor
+    near: Tensor
+
+
+class Batches(Dataset[Batch]):
+    """Item `step` is the batch of that training step."""
+
+    def __init__(self, recipe: Recipe, store: WaveStore, seed: int) -> None:
+        self.recipe = recipe
+        self.store = store
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return self.recipe.training.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        """Make the batch of a step."""
+        rng = np.random.default_rng([self.seed, step])
+        samples = [self._sample(rng) for _ in range(self.recipe.training.batch)]
+        return Batch(*(torch.from_numpy(np.stack(parts)) for parts in zip(*samples, strict=True)))
+
+    def _sample(self, rng: np.random.Generator) -> tuple[NDArray[np.float32 | np.bool_], ...]:
+        patch = self.recipe.training.patch_pixels
+        exit_wave = self._exit_wave(rng)
+        optics = draw_optics(self.recipe.microscope, exit_wave.voltage_kv, rng)
+        exposure = draw_exposure(self.recipe.microscope, rng)
+        shot = take(exit_wave, optics, exposure, rng, MARGIN_ANGSTROM)
+        prepared = prepare(shot.pixels, shot.pixel_size_angstrom, self.recipe.network.sampling_angstrom)
+        positions = prepared.from_acquired(shot.positions_px)
+        image, positions = _crop(prepared.image, positions, patch, rng)
+        image, positions = _turn(image, positions, int(rng.integers(8)))
+        classes = self._classes(exit_wave)
+        return image[None], *targets(
+            positions, classes, exit_wave.ignored, patch // STRIDE, len(self.recipe.network.classes)
+        )
+
+    def _exit_wave(self, rng: np.random.Generator) -> ExitWave:
+        simulation = self.recipe.simulation
+        sampling = simulation.field_angstrom / simulation.field_pixels
+        needed = self.recipe.training.patch_pixels * self.recipe.network.sampling_angstrom + 2 * MARGIN_ANGSTROM + 1.5
+        side = min(simulation.field_pixels, next_fast_len(math.ceil(needed / sampling)))
+        if rng.random() < self.recipe.training.empty_share:
+            return vacuum(side, sampling, simulation.voltage_kv)
+        row, column = rng.integers(0, simulation.field_pixels - side + 1, 2)
+        return self.store.read(int(rng.integers(len(self.store))), (int(row), int(column), side))
+
+    def _classes(self, exit_wave: ExitWave) -> NDArray[np.int64]:
+        names = self.recipe.network.classes
+        # A model that tells no element calls each of them metal.
+        return np.array(
+            [names.index(name) if name in names else names.index("metal") for name in exit_wave.species], int
+        )
+
+
+def _crop(
+    image: NDArray[np.float32], positions: NDArray[np.float64], side: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    row, column = (int(rng.integers(0, extent - side + 1)) for extent in image.shape)
+    return image[row : row + side, column : column + side], positions - (column, row)
+
+
+def _turn(
+    image: NDArray[np.float32], positions: NDArray[np.float64], symmetry: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Apply one of the eight symmetries of the square."""
+    last = image.shape[0] - 1
+    if symmetry & 1:
+        image, positions = image[:, ::-1], np.stack([last - positions[:, 0], positions[:, 1]], axis=1)
+    if symmetry & 2:
+        image, positions = image[::-1], np.stack([positions[:, 0], last - positions[:, 1]], axis=1)
+    if symmetry & 4:
+        image, positions = image.T, positions[:, ::-1]
+    return np.ascontiguousarray(image), positions
+
+
+def targets(
+    positions: NDArray[np.float64], classes: NDArray[np.int64], ignored: NDArray[np.bool_], cells: int, class_count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """What the network should answer for sites at these positions (input pixels); see `Batch`.
+
+    A site's unit of probability is shared between the four cells around it in proportion to nearness, so that the
+    answer moves smoothly when a site crosses a cell's border.
+    """
+    cell_positions = (positions - (STRIDE - 1) / 2) / STRIDE
+    shares = np.zeros((1 + class_count, cells, cells), np.float32)
+    weights = np.ones((cells, cells), np.float32)
+    nearest = np.full((cells, cells), np.inf, np.float32)
+    offsets = np.zeros((2, cells, cells), np.float32)
+
+    def cells_around(
+        points: NDArray[np.float64], reach: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        steps = np.arange(-reach, reach + 1)
+        dy, dx = (grid.ravel() for grid in np.meshgrid(steps, steps, indexing="ij"))
+        centre = np.round(points).astype(int)
+        columns, rows = centre[:, :1] + dx, centre[:, 1:] + dy
+        site = np.broadcast_to(np.arange(len(points))[:, None], rows.shape)
+        inside = (rows >= 0) & (rows < cells) & (columns >= 0) & (columns < cells)
+        return rows[inside], columns[inside], site[inside]
+
+    rows, columns, _ = cells_around(cell_positions[ignored], IGNORED_RADIUS_CELLS)
+    weights[rows, columns] = 0
+    labelled, labelled_classes = cell_positions[~ignored], classes[~ignored]
+    rows, columns, site = cells_around(labelled, LABELLED_REACH_CELLS)
+    weights[rows, columns] = 1
+    distance = labelled[site] - np.stack([columns, rows], axis=1)
+    share = np.clip(1 - np.abs(distance), 0, None).prod(axis=1)
+    np.add.at(shares, (labelled_classes[site] + 1, rows, columns), share)
+    length = np.hypot(*distance.T)
+    # Of several sites near a cell the nearest decides: written last, it stays.
+    order = np.argsort(-length)
+    rows, columns = rows[order], columns[order]
+    offsets[:, rows, columns] = distance[order].T
+    nearest[rows, columns] = length[order]
+    occupied = shares[1:].sum(axis=0)
+    shares[1:] /= np.maximum(occupied, 1)
+    shares[0] = 1 - np.minimum(occupied, 1)
+    return shares, weights, offsets, np.isfinite(nearest)

@@ -1,0 +1,118 @@
+"""The whole microscope at a random moment: draws the conditions of a frame and takes it."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainer.camera import Exposure, actual_pixel_size, expose
+from trainer.optics import Aberration, Optics, intensity
+from trainer.recipe import MicroscopeRecipe, Range
+from trainer.simulation import ExitWave
+
+LATTICE_FREQUENCY = 1 / 2.1
+"""1/Å: of graphene's first ring, and near the fcc metals' {111} and {200}."""
+
+LEAST_CONTRAST = 0.25
+"""A lens that transfers less of the lattice than this shows no atoms; such frames teach nothing."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame and where its sites are.
+
+    Attributes:
+        pixels: Shape (height, width), as a camera would deliver it.
+        pixel_size_angstrom: Of these pixels.
+        positions_px: Shape (sites, 2), x and y, from the centre of the top-left pixel; sites outside the frame included.
+    """
+
+    pixels: NDArray[np.float32]
+    pixel_size_angstrom: float
+    positions_px: NDArray[np.float32]
+
+
+def take(
+    exit_wave: ExitWave, optics: Optics, exposure: Exposure, rng: np.random.Generator, margin_angstrom: float
+) -> Shot:
+    """Image an exit wave and cut off the margin into which the periodic simulation wraps."""
+    image = intensity(torch.from_numpy(exit_wave.wave), exit_wave.sampling_angstrom, optics)
+    frame = expose(image, exit_wave.sampling_angstrom, exposure, rng)
+    pixel_size = actual_pixel_size(image.shape[-1], exit_wave.sampling_angstrom, exposure)
+    margin = math.ceil(margin_angstrom / pixel_size)
+    return Shot(
+        pixels=np.ascontiguousarray(frame[margin : len(frame) - margin, margin : len(frame) - margin]),
+        pixel_size_angstrom=pixel_size,
+        positions_px=exit_wave.positions_angstrom / pixel_size - margin,
+    )
+
+
+def draw_optics(recipe: MicroscopeRecipe, voltage_kv: float, rng: np.random.Generator) -> Optics:
+    """Draw a lens that transfers at least some of the lattice."""
+    while True:
+        wide = rng.random() < 1 / 6
+        defocus = _uniform(rng, recipe.wide_defocus_angstrom if wide else recipe.defocus_angstrom)
+        optics = Optics(
+            voltage_kv=voltage_kv,
+            c10=-defocus,
+            c30=_uniform(rng, recipe.spherical_aberration_um) * 1e4,
+            focal_spread_angstrom=_uniform(rng, recipe.focal_spread_angstrom),
+            convergence_mrad=_uniform(rng, recipe.convergence_mrad),
+            c12=_aberration(rng, recipe.astigmatism_angstrom),
+            c21=_aberration(rng, recipe.coma_angstrom),
+            c23=_aberration(rng, recipe.threefold_astigmatism_angstrom),
+            c32=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
+            c34=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
+        )
+        if abs(optics.contrast(LATTICE_FREQUENCY)) >= LEAST_CONTRAST:
+            return optics
+
+
+def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposure:
+    """Draw a camera and an exposure: counting or scintillating, clean or not."""
+    angle = rng.uniform(0, 2 * math.pi)
+    drift = _uniform(rng, recipe.drift_angstrom) * rng.random()
+    scintillator = rng.random() < 0.75
+    processed = rng.random() < 0.25
+    return Exposure(
+        pixel_size_angstrom=_log_uniform(rng, recipe.pixel_size_angstrom),
+        dose_per_square_angstrom=_log_uniform(rng, recipe.dose_per_square_angstrom),
+        blur_angstrom=_uniform(rng, recipe.blur_angstrom),
+        drift_angstrom=(drift * math.cos(angle), drift * math.sin(angle)),
+        mtf_half=rng.uniform(0.2, 1.5),
+        mtf_power=rng.uniform(1.2, 3.5),
+        mtf_floor=rng.uniform(0, 0.4) if scintillator else 1.0,
+        readout_electrons=rng.exponential(0.3) if rng.random() < 0.5 else 0.0,
+        tilt=(rng.normal(0, 0.15), rng.normal(0, 0.15)),
+        hot_share=10 ** rng.uniform(-5, -3) if rng.random() < 0.2 else 0.0,
+        levels=255 if processed else None,
+    )
+
+
+def vacuum(side: int, sampling_angstrom: float, voltage_kv: float) -> ExitWave:
+    """An exit wave of nothing."""
+    return ExitWave(
+        wave=np.ones((side, side), np.complex64),
+        sampling_angstrom=sampling_angstrom,
+        voltage_kv=voltage_kv,
+        positions_angstrom=np.zeros((0, 2), np.float32),
+        species=(),
+        ignored=np.zeros(0, bool),
+        atom_counts=np.zeros(0, np.int16),
+    )
+
+
+def _uniform(rng: np.random.Generator, limits: Range) -> float:
+    return float(rng.uniform(*limits))
+
+
+def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
+    return float(np.exp(rng.uniform(*np.log(limits))))
+
+
+def _aberration(rng: np.random.Generator, limits: Range, unit: float = 1.0) -> Aberration:
+    # Most operators correct well and some badly: squaring the draw prefers small values and keeps the large ones.
+    low, high = limits
+    return Aberration((low + (high - low) * rng.random() ** 2) * unit, rng.uniform(0, 2 * math.pi))

@@ -1,0 +1,97 @@
+"""The network: a frame in, for each cell of 2 × 2 pixels the probability, offset, uncertainty and class of a site.
+
+An encoder and decoder over four scales whose finest is stride 2: sub-pixel offsets make a full-resolution decoder
+unnecessary, and most of its cost with it.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+STRIDE = 2
+INPUT_MULTIPLE = 16
+GEOMETRY_CHANNELS = 3
+
+
+class Residual(nn.Module):
+    """Two 3 × 3 convolutions beside a shortcut."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Shape in and out: (batch, channels, height, width)."""
+        return torch.relu(features + self.body(features))
+
+
+def _step(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    padding = (kernel - stride) // 2 if stride > 1 else kernel // 2
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
+class SiteNetwork(nn.Module):
+    """Finds sites.
+
+    Args:
+        frames: Frames of one input, 1 or 3.
+        classes: Kinds of site it tells apart.
+        widths: Channels at strides 2, 4, 8 and 16.
+        depths: Residual blocks at strides 2, 4, 8 and 16 on the way down; the way up has one each.
+    """
+
+    def __init__(self, frames: int, classes: int, widths: Sequence[int], depths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = _step(frames, widths[0], 6, 2)
+        self.down = nn.ModuleList(_step(widths[i], widths[i + 1], 4, 2) for i in range(len(widths) - 1))
+        self.encoders = nn.ModuleList(
+            nn.Sequential(*(Residual(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
+        )
+        self.up = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
+        self.decoders = nn.ModuleList(Residual(width) for width in widths[:-1])
+        self.logits = nn.Conv2d(widths[0], 1 + classes, 1)
+        self.geometry = nn.Conv2d(widths[0], GEOMETRY_CHANNELS, 1)
+        # Most cells are empty: starting from that belief spares the first hundreds of steps.
+        nn.init.zeros_(self.logits.weight)
+        with torch.no_grad():
+            self.logits.bias.copy_(torch.tensor([3.0] + [0.0] * classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (batch, frames, height, width) to (batch, 1 + classes + 3, height / 2, width / 2).
+
+        Height and width must be multiples of 16. The channels are those of `daemon.recognition.peaks.find_peaks`.
+        """
+        features = self.stem(images)
+        skips = []
+        for level, encoder in enumerate(self.encoders):
+            if level:
+                features = self.down[level - 1](features)
+            features = encoder(features)
+            skips.append(features)
+        for level in reversed(range(len(self.up))):
+            upsampled = nn.functional.interpolate(self.up[level](features), scale_factor=2.0, mode="nearest")
+            features = self.decoders[level](skips[level] + upsampled)
+        return torch.cat([self.logits(features), self.geometry(features)], dim=1)
+
+    @property
+    def receptive_field_pixels(self) -> int:
+        """Half width in input pixels of what one output cell sees: every 3 × 3 convolution and step, added up."""
+        reach, spacing = 2, STRIDE
+        for level, encoder in enumerate(self.encoders):
+            if level:
+                reach, spacing = reach + 2 * spacing, spacing * 2
+            reach += 2 * len(encoder) * spacing  # type: ignore[arg-type]
+            if level < len(self.up):
+                reach += 2 * spacing
+            # nearest-neighbour upsampling shifts by up to one coarse cell
+            reach += spacing if level else 0
+        return reach

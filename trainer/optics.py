@@ -1,0 +1,104 @@
+"""The objective lens: from exit wave to the intensity that falls on the camera, in torch.
+
+Aberrations follow abTEM's convention (Kirkland): phase χ(α, φ) = 2π/λ Σ αⁿ⁺¹/(n+1) Cₙₘ cos m(φ - φₙₘ), the wave is
+multiplied by exp(-iχ), C10 positive is overfocus. Partial coherence is quasi-coherent: envelopes on the wave.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Aberration:
+    """A coefficient with a direction: length in Å, angle in radians."""
+
+    length_angstrom: float = 0.0
+    angle: float = 0.0
+
+
+@dataclass(frozen=True)
+class Optics:
+    """All aberrations to third order, and coherence.
+
+    Attributes:
+        voltage_kv: Accelerating voltage.
+        c10: Defocus coefficient in Å, positive for overfocus.
+        c30: Spherical aberration in Å.
+        c12, c21, c23, c32, c34: Two-fold astigmatism, axial coma, three-fold astigmatism, star and four-fold
+            astigmatism of third order.
+        focal_spread_angstrom: 1/e width of the distribution of defocus, as in abTEM.
+        convergence_mrad: Half angle of illumination (1/e).
+    """
+
+    voltage_kv: float
+    c10: float
+    c30: float
+    focal_spread_angstrom: float
+    convergence_mrad: float = 0.0
+    c12: Aberration = Aberration()
+    c21: Aberration = Aberration()
+    c23: Aberration = Aberration()
+    c32: Aberration = Aberration()
+    c34: Aberration = Aberration()
+
+    @property
+    def wavelength_angstrom(self) -> float:
+        """Relativistic electron wavelength."""
+        volts = self.voltage_kv * 1e3
+        return 12.2642596 / math.sqrt(volts * (1 + 0.97847538e-6 * volts))
+
+    def contrast(self, frequency: float) -> float:
+        """What a weak phase object's contrast at this spatial frequency (1/Å) is multiplied by, between -1 and 1."""
+        alpha = torch.tensor([[frequency * self.wavelength_angstrom]])
+        transfer = transfer_function(self, alpha, torch.zeros_like(alpha))
+        return -float(transfer.imag)
+
+
+def transfer_function(optics: Optics, alpha: Tensor, phi: Tensor) -> Tensor:
+    """Complex transfer at scattering angles alpha (rad) and azimuths phi (rad), envelopes included."""
+    wavelength = optics.wavelength_angstrom
+    squared = alpha * alpha
+    chi = squared * (optics.c10 / 2 + optics.c30 / 4 * squared)
+    # dχ/dα along the radius, needed for the envelope of spatial coherence
+    slope = alpha * (optics.c10 + optics.c30 * squared)
+    for aberration, order, fold in (
+        (optics.c12, 1, 2),
+        (optics.c21, 2, 1),
+        (optics.c23, 2, 3),
+        (optics.c32, 3, 2),
+        (optics.c34, 3, 4),
+    ):
+        if aberration.length_angstrom:
+            direction = torch.cos(fold * (phi - aberration.angle))
+            chi = chi + aberration.length_angstrom / (order + 1) * alpha ** (order + 1) * direction
+    temporal = (0.5 * math.pi / wavelength * optics.focal_spread_angstrom * squared).square()
+    spatial = (math.pi / wavelength * optics.convergence_mrad * 1e-3 * slope).square()
+    return torch.polar(torch.exp(-temporal - spatial), -2 * math.pi / wavelength * chi)
+
+
+@lru_cache(maxsize=8)
+def _frequencies(side: int, sampling_angstrom: float) -> tuple[Tensor, Tensor]:
+    frequency = torch.fft.fftfreq(side, sampling_angstrom)
+    y, x = torch.meshgrid(frequency, frequency, indexing="ij")
+    return torch.hypot(x, y), torch.atan2(y, x)
+
+
+def intensity(wave: Tensor, sampling_angstrom: float, optics: Optics) -> Tensor:
+    """Image an exit wave.
+
+    Args:
+        wave: Shape (side, side), complex, 1 in vacuum.
+        sampling_angstrom: Å per grid point.
+        optics: The lens.
+
+    Returns:
+        Shape (side, side), 1 in vacuum, before the camera.
+    """
+    radius, phi = _frequencies(wave.shape[-1], sampling_angstrom)
+    transfer = transfer_function(optics, radius * optics.wavelength_angstrom, phi)
+    image: Tensor = torch.fft.ifft2(torch.fft.fft2(wave) * transfer).abs().square()
+    return image

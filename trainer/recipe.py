@@ -1,0 +1,134 @@
+"""A recipe: everything that decides what a network will be, in one TOML file."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from daemon.recognition.package import StatedRanges
+
+Range = tuple[float, float]
+
+
+class RecipeError(Exception):
+    """A recipe cannot be read; the message says which key and why."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SimulationRecipe(_Section):
+    """Which specimens, how many, and the multislice grid."""
+
+    mixture: dict[Literal["graphene", "nanoparticle", "film"], float]
+    """Relative share of each kind of specimen."""
+    shards: Annotated[int, Field(ge=1)]
+    specimens_per_shard: Annotated[int, Field(ge=1)]
+    field_angstrom: Annotated[float, Field(gt=10)]
+    """Side of the square field of one exit wave."""
+    field_pixels: Annotated[int, Field(ge=64)]
+    """Grid points along that side."""
+    voltage_kv: float
+
+
+class MicroscopeRecipe(_Section):
+    """What is drawn at random for each frame; a pair is the lowest and the highest value."""
+
+    defocus_angstrom: Range
+    """Underfocus is positive: minus C10."""
+    wide_defocus_angstrom: Range
+    """A second, wider range, from which one frame in six is drawn."""
+    spherical_aberration_um: Range
+    focal_spread_angstrom: Range
+    """1/e width."""
+    astigmatism_angstrom: Range
+    coma_angstrom: Range
+    threefold_astigmatism_angstrom: Range
+    third_order_astigmatism_um: Range
+    """C32 and C34."""
+    convergence_mrad: Range
+    blur_angstrom: Range
+    """Vibration and thermal smearing: standard deviation."""
+    drift_angstrom: Range
+    """Length moved during the exposure."""
+    pixel_size_angstrom: Range
+    dose_per_square_angstrom: Range
+
+
+class NetworkRecipe(_Section):
+    """The network's shape; see `trainer.network.SiteNetwork`."""
+
+    sampling_angstrom: float
+    classes: tuple[str, ...]
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+
+
+class TrainingRecipe(_Section):
+    """How long and how fast it learns."""
+
+    steps: Annotated[int, Field(ge=1)]
+    batch: Annotated[int, Field(ge=1)]
+    patch_pixels: Annotated[int, Field(ge=32, multiple_of=16)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    empty_share: Annotated[float, Field(ge=0, lt=1)]
+    """Share of frames of vacuum only."""
+
+
+class EvaluationRecipe(_Section):
+    """The held-out specimens on which the network is calibrated and judged."""
+
+    shards: Annotated[int, Field(ge=1)]
+    doses_per_square_angstrom: tuple[float, ...]
+    pixel_size_angstrom: float
+    focal_spread_angstrom: float
+    conditions: dict[str, tuple[float, float]]
+    """By name: Cs in µm and C10 in Å of each reference condition."""
+
+
+class Recipe(_Section):
+    """All of it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    version: str
+    specimen: Literal["graphene", "nanoparticle"]
+    kind: Literal["atom", "column"]
+    seed: int
+    ranges: StatedRanges
+    simulation: SimulationRecipe
+    microscope: MicroscopeRecipe
+    network: NetworkRecipe
+    training: TrainingRecipe
+    evaluation: EvaluationRecipe
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe.
+
+        Raises:
+            RecipeError: It cannot be read, or a key is missing, unknown or out of range.
+        """
+        try:
+            return cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise RecipeError(f"{path}: {error.strerror}.") from error
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(f"{path} is not valid TOML: {error}.") from error
+        except ValidationError as error:
+            problems = "\n".join(f"  {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            raise RecipeError(f"{path} cannot be used:\n{problems}") from error
+
+    def smoke(self) -> "Recipe":
+        """Shrink everything so that a whole rebuild takes a minute or two and proves the way, not the network."""
+        return self.model_copy(
+            update={
+                "simulation": self.simulation.model_copy(update={"shards": 2, "specimens_per_shard": 4}),
+                "network": self.network.model_copy(update={"widths": (8, 12, 16, 16), "depths": (1, 1, 1, 1)}),
+                "training": self.training.model_copy(update={"steps": 30, "batch": 2}),
+                "evaluation": self.evaluation.model_copy(
+                    update={"shards": 1, "doses_per_square_angstrom": self.evaluation.doses_per_square_angstrom[-2:]}
+                ),
+            }
+        )

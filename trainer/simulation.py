@@ -1,0 +1,193 @@
+"""Exit waves by multislice, simulated once and stored with their labels."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import abtem
+import h5py
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from trainer.recipe import SimulationRecipe
+from trainer.specimens.amorphous import random_amorphous_film
+from trainer.specimens.graphene import random_graphene
+from trainer.specimens.nanoparticle import random_nanoparticle
+from trainer.specimens.specimen import Specimen
+
+SPECIMENS: dict[str, Callable[[np.random.Generator, float], Specimen]] = {
+    "graphene": random_graphene,
+    "nanoparticle": random_nanoparticle,
+    "film": random_amorphous_film,
+}
+
+THERMAL_RMS_ANGSTROM = {"C": 0.05, "O": 0.07, "Mg": 0.06, "Ti": 0.07, "Ce": 0.06, "Ag": 0.09, "Au": 0.085}
+"""Displacement at room temperature along each axis, rounded from tabulated Debye-Waller factors."""
+
+OTHER_THERMAL_RMS_ANGSTROM = 0.075
+
+
+@dataclass(frozen=True)
+class ExitWave:
+    """A specimen as the objective lens receives it.
+
+    Attributes:
+        wave: Shape (height, width), complex64; 1 where there is vacuum.
+        sampling_angstrom: Å per grid point; point (row, column) lies at y = row · sampling, x = column · sampling.
+        voltage_kv: Accelerating voltage.
+        positions_angstrom: Shape (sites, 2), x and y.
+        species: Name of each site.
+        ignored: Shape (sites,), see `Specimen.site_ignored`.
+        atom_counts: Shape (sites,).
+    """
+
+    wave: NDArray[np.complex64]
+    sampling_angstrom: float
+    voltage_kv: float
+    positions_angstrom: NDArray[np.float32]
+    species: tuple[str, ...]
+    ignored: NDArray[np.bool_]
+    atom_counts: NDArray[np.int16]
+
+
+def simulate(specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.Generator) -> ExitWave:
+    """Send a plane wave through one thermal snapshot of a specimen.
+
+    One snapshot, not an average: the labels stand where the snapshot's atoms stand, so they stay exact. The blur of
+    many snapshots is among those drawn by `trainer.microscope`.
+    """
+    moved = _displace(specimen, rng)
+    field_angstrom = float(specimen.atoms.cell[0, 0])
+    with abtem.config.set({"fft": "fftw", "fftw.threads": 1, "precision": "float32"}):
+        potential = abtem.Potential(moved.atoms, gpts=pixels, slice_thickness=2.0, parametrization="lobato")
+        wave = abtem.PlaneWave(energy=voltage_kv * 1e3).multislice(potential, lazy=False)
+    return ExitWave(
+        wave=np.ascontiguousarray(wave.array.T).astype(np.complex64),  # abTEM's arrays are [x, y]
+        sampling_angstrom=field_angstrom / pixels,
+        voltage_kv=voltage_kv,
+        positions_angstrom=moved.site_positions().astype(np.float32),
+        species=specimen.site_species,
+        ignored=specimen.site_ignored,
+        atom_counts=specimen.site_atom_counts.astype(np.int16),
+    )
+
+
+def _displace(specimen: Specimen, rng: np.random.Generator) -> Specimen:
+    symbols = specimen.atoms.get_chemical_symbols()
+    rms = np.array([THERMAL_RMS_ANGSTROM.get(symbol, OTHER_THERMAL_RMS_ANGSTROM) for symbol in symbols])
+    atoms: Atoms = specimen.atoms.copy()
+    strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
+    atoms.positions += strength * rms[:, None] * rng.standard_normal((len(atoms), 3))
+    atoms.positions[:, 2] = np.clip(atoms.positions[:, 2], 0.01, atoms.cell[2, 2] - 0.01)
+    return Specimen(atoms, specimen.site_of_atom, specimen.site_species, specimen.site_ignored)
+
+
+def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: int | None = None) -> None:
+    """Simulate all shards of a recipe that are not there yet, in parallel.
+
+    What a shard holds depends on the recipe, the seed and the shard's number only, so a store that was interrupted, or
+    made by another number of workers, is the same store.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    missing = [shard for shard in range(recipe.shards) if not _shard_path(folder, shard).exists()]
+    if not missing:
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+        jobs = [pool.submit(_simulate_shard, recipe, seed, shard, folder) for shard in missing]
+        for job in tqdm(
+            as_completed(jobs), "exit waves", recipe.shards, initial=recipe.shards - len(missing), unit="shard"
+        ):
+            job.result()
+
+
+def _shard_path(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:05d}.h5"
+
+
+def _simulate_shard(recipe: SimulationRecipe, seed: int, shard: int, folder: Path) -> None:
+    rng = np.random.default_rng([seed, shard])
+    names, weights = zip(*recipe.mixture.items(), strict=True)
+    path = _shard_path(folder, shard)
+    partial = path.with_suffix(".partial")
+    with h5py.File(partial, "w") as file:
+        for index in range(recipe.specimens_per_shard):
+            name = rng.choice(names, p=np.array(weights) / sum(weights))
+            specimen = SPECIMENS[name](rng, recipe.field_angstrom)
+            _write(file.create_group(str(index)), simulate(specimen, recipe.field_pixels, recipe.voltage_kv, rng))
+    partial.replace(path)
+
+
+def _write(group: h5py.Group, exit_wave: ExitWave) -> None:
+    # Half precision of the difference to vacuum: a thousandth of the scattered amplitude, far below any counting noise.
+    difference = exit_wave.wave - 1
+    halves = np.stack([difference.real, difference.imag]).astype(np.float16)
+    group.create_dataset("wave", data=halves, chunks=(1, *_chunk(halves.shape[1:])))
+    group["positions_angstrom"] = exit_wave.positions_angstrom
+    group["species"] = np.array(exit_wave.species, dtype="S8")
+    group["ignored"] = exit_wave.ignored
+    group["atom_counts"] = exit_wave.atom_counts
+    group.attrs["sampling_angstrom"] = exit_wave.sampling_angstrom
+    group.attrs["voltage_kv"] = exit_wave.voltage_kv
+
+
+def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(min(128, extent) for extent in shape)
+
+
+@dataclass(frozen=True)
+class WaveStore:
+    """Reads the exit waves of a folder, counted through from 0."""
+
+    folder: Path
+    specimens_per_shard: int
+    shards: int
+
+    @classmethod
+    def open(cls, folder: Path) -> "WaveStore":
+        """Open whatever shards are complete.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        shards = sorted(folder.glob("shard-*.h5"))
+        if not shards or shards[-1] != _shard_path(folder, len(shards) - 1):
+            raise FileNotFoundError(f"{folder} holds no complete set of exit waves; run `hrtemd-train simulate` first.")
+        with h5py.File(shards[0], "r") as file:
+            return cls(folder, len(file), len(shards))
+
+    def __len__(self) -> int:
+        return self.shards * self.specimens_per_shard
+
+    def __iter__(self) -> Iterator[ExitWave]:
+        return (self.read(index) for index in range(len(self)))
+
+    def read(self, index: int, window: tuple[int, int, int] | None = None) -> ExitWave:
+        """Read one exit wave.
+
+        Args:
+            index: Which.
+            window: Row, column and side in grid points of the square to read; all of it by default. Positions then
+                count from the window's corner.
+        """
+        shard, item = divmod(index, self.specimens_per_shard)
+        with h5py.File(_shard_path(self.folder, shard), "r") as file:
+            group = file[str(item)]
+            row, column, side = window or (0, 0, group["wave"].shape[1])
+            real, imaginary = group["wave"][:, row : row + side, column : column + side].astype(np.float32)
+            sampling = float(group.attrs["sampling_angstrom"])
+            corner = np.array([column, row], np.float32) * sampling
+            return ExitWave(
+                wave=(1 + real + 1j * imaginary).astype(np.complex64),
+                sampling_angstrom=sampling,
+                voltage_kv=float(group.attrs["voltage_kv"]),
+                positions_angstrom=group["positions_angstrom"][:] - corner,
+                species=tuple(group["species"].asstr()[:]),
+                ignored=group["ignored"][:],
+                atom_counts=group["atom_counts"][:],
+            )

@@ -1,0 +1,185 @@
+"""Training, resumable at any checkpoint."""
+
+import json
+import time
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from trainer.batches import Batch, Batches
+from trainer.network import SiteNetwork
+from trainer.recipe import Recipe
+from trainer.simulation import WaveStore
+
+CHECKPOINT_EVERY_SECONDS = 120.0
+AVERAGE_DECAY = 0.999
+"""The exported weights are a running average over about this many steps' inverse distance from 1."""
+
+GEOMETRY_WEIGHT = 0.05
+"""Of the positions' likelihood against that of the occupancy; both are per site."""
+
+
+@dataclass
+class Losses:
+    """What is minimised, each per site and so comparable between batches."""
+
+    occupancy: Tensor
+    geometry: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The sum that is differentiated."""
+        return self.occupancy + GEOMETRY_WEIGHT * self.geometry
+
+
+def losses(heads: Tensor, batch: Batch) -> Losses:
+    """Cross-entropy of the occupancy, and the negative log likelihood of the positions where there are sites.
+
+    Both are proper scores: at their optimum the network's probabilities and sigmas are the true ones.
+    """
+    sites = batch.shares[:, 1:].sum().clamp(min=0.2 * len(heads) * 50)
+    log_shares = torch.log_softmax(heads[:, :-3], dim=1)
+    occupancy = -(batch.shares * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
+    log_sigma = heads[:, -1].clamp(-4, 2)
+    squared = (heads[:, -3:-1] - batch.offsets).square().sum(dim=1)
+    likelihood = squared * torch.exp(-2 * log_sigma) / 2 + 2 * log_sigma
+    near = (batch.near & (batch.weights > 0)).float()
+    geometry = (likelihood * near).sum() / near.sum().clamp(min=1)
+    return Losses(occupancy, geometry)
+
+
+class Training:
+    """A network on its way, with everything needed to go on from here."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        shape = recipe.network
+        self.network = SiteNetwork(1, len(shape.classes), shape.widths, shape.depths).to(
+            memory_format=torch.channels_last
+        )
+        self.average = deepcopy(self.network).eval()
+        decayed = [p for p in self.network.parameters() if p.ndim > 1]
+        kept = [p for p in self.network.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 1e-2}, {"params": kept, "weight_decay": 0.0}],
+            lr=recipe.training.learning_rate,
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            max_lr=recipe.training.learning_rate,
+            total_steps=recipe.training.steps + 1,
+            pct_start=min(0.1, 300 / recipe.training.steps),
+            final_div_factor=1000,
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    def learn(self, batch: Batch) -> Losses:
+        """Take one step."""
+        self.network.train()
+        images = batch.images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            heads = self.network(images)
+        result = losses(heads.float(), batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.total.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.schedule.step()
+        self.step += 1
+        self._follow()
+        return result
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        decay = min(AVERAGE_DECAY, self.step / (self.step + 10))
+        for mean, value in zip(self.average.state_dict().values(), self.network.state_dict().values(), strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint; an interruption leaves the last one whole."""
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint."""
+        state = torch.load(path, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+def train(recipe: Recipe, store: WaveStore, folder: Path, loader_processes: int) -> Training:
+    """Train a recipe's network to its last step, from `folder`'s checkpoint if there is one.
+
+    `folder/curve.jsonl` gets a line every 100 steps: step, losses, seconds.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.pt"
+    training = Training(recipe)
+    if checkpoint.exists():
+        training.load(checkpoint)
+    started, saved = time.monotonic() - training.seconds, time.monotonic()
+    sums, count = torch.zeros(2), 0
+    for batch in tqdm(
+        _batches(training, store, loader_processes),
+        "training",
+        recipe.training.steps,
+        initial=training.step,
+        unit="step",
+    ):
+        result = training.learn(batch)
+        sums += torch.stack([result.occupancy, result.geometry]).detach()
+        count += 1
+        training.seconds = time.monotonic() - started
+        if training.step % 100 == 0:
+            occupancy, geometry = (sums / count).tolist()
+            _log(folder, training, occupancy, geometry)
+            sums, count = torch.zeros(2), 0
+        if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
+            training.save(checkpoint)
+            saved = time.monotonic()
+    training.save(checkpoint)
+    return training
+
+
+def _batches(training: Training, store: WaveStore, loader_processes: int) -> Iterator[Batch]:
+    batches = Batches(training.recipe, store, training.recipe.seed)
+    loader: DataLoader[Batch] = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(training.step, training.recipe.training.steps),
+        num_workers=loader_processes,
+        multiprocessing_context="spawn" if loader_processes else None,
+        prefetch_factor=4 if loader_processes else None,
+    )
+    return iter(loader)
+
+
+def _log(folder: Path, training: Training, occupancy: float, geometry: float) -> None:
+    line = {"step": training.step, "occupancy": occupancy, "geometry": geometry, "seconds": training.seconds}
+    with (folder / "curve.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
