@@ -100,10 +100,15 @@ def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: i
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
         jobs = [pool.submit(_simulate_shard, recipe, seed, shard, folder) for shard in missing]
-        for job in tqdm(
+        progress = tqdm(
             as_completed(jobs), "exit waves", recipe.shards, initial=recipe.shards - len(missing), unit="shard"
-        ):
-            job.result()
+        )
+        try:
+            for job in progress:
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _shard_path(folder: Path, shard: int) -> Path:

@@ -1,6 +1,7 @@
 """Training, resumable at any checkpoint."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from copy import deepcopy
@@ -132,12 +133,16 @@ class Training:
         self.step, self.seconds = state["step"], state["seconds"]
 
 
-def train(recipe: Recipe, store: WaveStore, folder: Path, loader_processes: int) -> Training:
+def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
     """Train a recipe's network to its last step, from `folder`'s checkpoint if there is one.
 
     `folder/curve.jsonl` gets a line every 100 steps: step, losses, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # One core in three takes frames, the others learn; threads that outnumber cores wait for each other at every layer.
+    cores = os.cpu_count() or 2
+    loader_processes = max(1, cores // 3)
+    torch.set_num_threads(max(1, cores - loader_processes))
     checkpoint = folder / "checkpoint.pt"
     training = Training(recipe)
     if checkpoint.exists():

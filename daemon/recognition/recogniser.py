@@ -1,10 +1,26 @@
 """Frame in, atom table out."""
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from daemon.frames import Calibration, Frame
+from daemon.atoms import atom_table
+from daemon.errors import CalibrationError, FrameError
+from daemon.frames import Calibration, CalibrationSource, Frame
+from daemon.recognition.backends import open_session
+from daemon.recognition.judgement import judge
+from daemon.recognition.package import Manifest, ModelPackage
+from daemon.recognition.peaks import Peaks, find_peaks
+from daemon.recognition.preprocess import prepare
+from daemon.recognition.scale import estimate_graphene_pixel_size
+from daemon.recognition.tiling import TILE_PIXELS, run_tiled
+
+LOWEST_RAW_PROBABILITY = 0.02
+"""Candidates below this are dropped before calibration; no calibration lifts them to anything of use."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +46,146 @@ class Recognition:
     model: str
     model_sha256: str
     backend: str
+
+
+class Recogniser:
+    """A model, ready to run. Not to be used by two threads at once.
+
+    Args:
+        package: The model.
+        backend: A name of `daemon.recognition.backends.ENGINES`, or `auto`.
+        tile_pixels: Largest side of the network's input that is run in one piece.
+
+    Raises:
+        BackendError: No engine can run the model.
+    """
+
+    def __init__(self, package: ModelPackage, backend: str = "auto", tile_pixels: int = TILE_PIXELS) -> None:
+        self.manifest = package.manifest
+        self._session = open_session(package.onnx_path, backend)
+        self._tile_pixels = tile_pixels
+
+    @property
+    def backend(self) -> str:
+        """Engine, device and precision."""
+        return self._session.description
+
+    def warm_up(self, shape: tuple[int, int], pixel_size_angstrom: float) -> None:
+        """Run once on noise, so that the first real frame of this shape does not pay for compilation."""
+        noise = np.random.default_rng(0).poisson(100, shape).astype(np.float32)
+        self._run(noise, pixel_size_angstrom, {})
+
+    def recognise(self, frame: Frame) -> Recognition:
+        """Find the sites of a frame.
+
+        Raises:
+            FrameError: The frame is blank, or so finely or coarsely sampled that it cannot be resampled.
+            CalibrationError: It has no pixel size and its lattice does not tell one.
+            BackendError: The engine failed.
+        """
+        latency_ms: dict[str, float] = {}
+        with _timed(latency_ms, "prepare"):
+            calibration = frame.calibration or self._estimate(frame)
+        peaks = self._run(frame.pixels, calibration.pixel_size_angstrom, latency_ms)
+        with _timed(latency_ms, "decode"):
+            peaks = _calibrate(peaks, self.manifest)
+            table = _table(peaks, calibration.pixel_size_angstrom, self.manifest)
+            warnings = judge(frame, calibration, peaks, self.manifest)
+        return Recognition(
+            frame=frame,
+            calibration=calibration,
+            table=table,
+            warnings=warnings,
+            latency_ms=latency_ms,
+            model=self.manifest.name,
+            model_sha256=self.manifest.onnx_sha256,
+            backend=self.backend,
+        )
+
+    def _estimate(self, frame: Frame) -> Calibration:
+        if self.manifest.specimen != "graphene":
+            raise CalibrationError(
+                f"{frame.name} has no pixel size, and the model {self.manifest.name} cannot tell one from the lattice. "
+                f"Give it with --pixel-size, in {frame.name}.json (pixel_size_angstrom), or for the source in config.toml."
+            )
+        return Calibration(estimate_graphene_pixel_size(frame.pixels), CalibrationSource.ESTIMATED)
+
+    def _run(self, pixels: np.ndarray, pixel_size_angstrom: float, latency_ms: dict[str, float]) -> Peaks:
+        """Peaks of a frame, positions and sigma in acquired pixels, before calibration."""
+        manifest = self.manifest
+        with _timed(latency_ms, "prepare"):
+            _check_size(pixels.shape, pixel_size_angstrom, manifest)
+            prepared = prepare(pixels, pixel_size_angstrom, manifest.sampling_angstrom)
+        with _timed(latency_ms, "infer"):
+            heads = run_tiled(
+                self._session,
+                prepared.image,
+                manifest.stride,
+                manifest.input_multiple,
+                manifest.receptive_field_pixels,
+                self._tile_pixels,
+            )
+        with _timed(latency_ms, "decode"):
+            peaks = find_peaks(heads, manifest.stride, LOWEST_RAW_PROBABILITY)
+            return Peaks(
+                positions=prepared.to_acquired(peaks.positions).astype(np.float32),
+                probability=peaks.probability,
+                sigma=peaks.sigma * np.float32(np.mean(prepared.scale)),
+                class_probability=peaks.class_probability,
+            )
+
+
+def _check_size(shape: tuple[int, ...], pixel_size_angstrom: float, manifest: Manifest) -> None:
+    height, width = (extent * pixel_size_angstrom / manifest.sampling_angstrom for extent in shape)
+    if min(height, width) < manifest.input_multiple:
+        raise FrameError(
+            f"the frame covers {shape[1] * pixel_size_angstrom:.1f} × {shape[0] * pixel_size_angstrom:.1f} Å, too little to "
+            f"hold a lattice; is {pixel_size_angstrom:g} Å per pixel right?"
+        )
+    if height * width > MAX_INPUT_PIXELS:
+        raise FrameError(
+            f"the frame covers {shape[1] * pixel_size_angstrom / 10:.0f} × {shape[0] * pixel_size_angstrom / 10:.0f} nm, more "
+            f"than can be analysed at {manifest.sampling_angstrom:g} Å per pixel; is {pixel_size_angstrom:g} Å per pixel right?"
+        )
+
+
+MAX_INPUT_PIXELS = 16384**2
+
+
+def _calibrate(peaks: Peaks, manifest: Manifest) -> Peaks:
+    """Apply the manifest's calibration and threshold."""
+    calibration = manifest.calibration
+    raw = np.clip(peaks.probability, 1e-6, 1 - 1e-6)
+    logit = calibration.probability_slope * np.log(raw / (1 - raw)) + calibration.probability_offset
+    probability = 1 / (1 + np.exp(-logit))
+    kept = probability >= manifest.probability_threshold
+    return Peaks(
+        positions=peaks.positions[kept],
+        probability=probability[kept],
+        sigma=peaks.sigma[kept] * np.float32(calibration.sigma_scale),
+        class_probability=peaks.class_probability[kept],
+    )
+
+
+def _table(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa.Table:
+    """The atom table, species named where the model tells them."""
+    best = peaks.class_probability.argmax(axis=1)
+    names = [manifest.classes[index] for index in best]
+    return atom_table(
+        peaks.positions,
+        pixel_size_angstrom,
+        manifest.kind,
+        peaks.probability,
+        peaks.sigma * pixel_size_angstrom,
+        species=[None if name == "metal" else name for name in names],
+        species_probability=peaks.class_probability.max(axis=1, initial=0.0),
+    )
+
+
+@contextmanager
+def _timed(latency_ms: dict[str, float], stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    try:
+        yield
+    finally:
+        latency_ms[stage] = latency_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1e3

@@ -208,3 +208,11 @@ def test_a_film_has_no_sites_and_its_stated_thickness() -> None:
         assert film.site_species == ()
         assert (film.site_of_atom == -1).all()
         assert len(film.atoms) > 100
+
+
+def test_a_lone_atom_can_be_relaxed() -> None:
+    sheet = Sheet(np.array([[1.0, 2.0]]), [set()])
+
+    sheet.relax(steps=3)
+
+    np.testing.assert_array_equal(sheet.positions, [[1.0, 2.0]])

@@ -323,7 +323,8 @@ def _icosahedron(_: np.random.Generator, lattice_angstrom: float, radius_angstro
         ]
     )
     depths = np.tile(radius_angstrom - steps.sum(axis=1) * spacing, len(grains))
-    _, first = np.unique(np.rint(positions * 100).astype(np.int64) @ [1, 1 << 20, 1 << 40], return_index=True)
+    places = np.rint(positions * 100).astype(np.int64) @ [1, 1 << 20, 1 << 40]
+    first = np.unique(places, return_index=True)[1]
     return Sites(positions[first], columns[first], depths[first])
 
 

@@ -137,7 +137,8 @@ class Sheet:
         pulls = apart * (extension / distances)[:, None]
         count = len(self.positions)
         axes = [np.bincount(first, pull, count) - np.bincount(second, pull, count) for pull in pulls.T]
-        return np.stack(axes, axis=1)
+        # bincount of no pairs at all counts in integers
+        return np.stack(axes, axis=1).astype(np.float64)
 
     def _second_neighbours(self) -> NDArray[np.int64]:
         """Shape (angles, 2), the pairs of atoms bonded to a common third."""

@@ -1,0 +1,81 @@
+"""From the network's heads to sites: sub-pixel positions with probability, sigma and class.
+
+Each cell of the output (a few input pixels square) says how probable it is that a site's centre lies in it, where in
+the neighbourhood that centre is, and how sure it is of that. At low dose the probability of one site spreads over
+several cells, so a site is a maximum of the probability summed over 3 × 3 cells, and its position the weighted mean of
+what these cells say. The idea of cells with probability, offset and uncertainty is that of DECODE
+(Speiser et al., Nature Methods 18, 1082, 2021), from single-molecule microscopy.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
+
+
+@dataclass(frozen=True)
+class Peaks:
+    """Sites found, in pixels of the network's input and before calibration.
+
+    Attributes:
+        positions: Shape (n, 2), x and y.
+        probability: Shape (n,), that a site is there.
+        sigma: Shape (n,), standard deviation of the position along each axis, in input pixels.
+        class_probability: Shape (n, classes), that it is of this class if it is there.
+    """
+
+    positions: NDArray[np.float32]
+    probability: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+    class_probability: NDArray[np.float32]
+
+
+def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: float) -> Peaks:
+    """Decode the output of a network.
+
+    Args:
+        heads: Shape (1 + classes + 3, height, width) in cells: one logit for nothing and one for each class, the offset of
+            the site from the cell's centre along x and y in cells, and the logarithm of its standard deviation in cells.
+        stride: Input pixels per cell.
+        lowest_probability: Sites of a lower probability are left out.
+    """
+    occupancy = class_occupancy(heads)
+    total = occupancy.sum(axis=0)
+    window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    # The own cell's share breaks ties between neighbours that see the same whole site.
+    ranking = window + 0.01 * total
+    highest = cv2.dilate(ranking, np.ones((5, 5), np.uint8))
+    rows, columns = np.nonzero((ranking == highest) & (window >= lowest_probability))
+
+    padded = np.pad(occupancy, ((0, 0), (1, 1), (1, 1)))
+    geometry = np.pad(heads[-3:], ((0, 0), (1, 1), (1, 1)))
+    cell_rows = rows[:, None] + 1 + NEIGHBOURS[:, 0]
+    cell_columns = columns[:, None] + 1 + NEIGHBOURS[:, 1]
+    shares = padded[:, cell_rows, cell_columns]
+    weights = shares.sum(axis=0)
+    weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
+    offset_x, offset_y, log_sigma = geometry[:, cell_rows, cell_columns]
+    x = columns[:, None] + NEIGHBOURS[:, 1] + offset_x
+    y = rows[:, None] + NEIGHBOURS[:, 0] + offset_y
+    mean_x, mean_y = (weights * x).sum(axis=1), (weights * y).sum(axis=1)
+    scatter = (weights * ((x - mean_x[:, None]) ** 2 + (y - mean_y[:, None]) ** 2)).sum(axis=1) / 2
+    variance = (weights * np.exp(2 * log_sigma)).sum(axis=1) + scatter
+    by_class = shares.sum(axis=2).T
+    return Peaks(
+        positions=(np.stack([mean_x, mean_y], axis=1) * stride + (stride - 1) / 2).astype(np.float32),
+        probability=np.clip(window[rows, columns], 0, 1),
+        sigma=(np.sqrt(variance) * stride).astype(np.float32),
+        class_probability=by_class / np.maximum(by_class.sum(axis=1, keepdims=True), 1e-9),
+    )
+
+
+def class_occupancy(heads: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shape (classes, height, width): the probability that a site of each class is centred in each cell."""
+    logits = heads[:-3]
+    exponentials = np.exp(logits - logits.max(axis=0))
+    occupancy: NDArray[Any] = exponentials[1:] / exponentials.sum(axis=0)
+    return occupancy

@@ -1,0 +1,98 @@
+"""The command `hrtemd-train`."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from trainer.recipe import Recipe, RecipeError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Rebuild hrtemd's networks from simulation.
+
+    A RECIPE is a TOML file, or the name of a shipped one: graphene, nanoparticle. Everything is made under --work
+    (default runs/NAME) and goes on where it was interrupted.
+
+    \b
+    Example:
+      hrtemd-train rebuild graphene --smoke     the whole way in two minutes, to see that it works
+      hrtemd-train rebuild graphene             for real: hours
+    """
+
+
+def _stage(help_text: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Give a stage's command the argument and options that all of them share."""
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        command = click.option(
+            "--smoke", is_flag=True, help="A tiny run that proves the way, not the network; its own folder."
+        )(function)
+        command = click.option(
+            "--work", type=click.Path(path_type=Path), help="Folder for exit waves, checkpoints and the package."
+        )(command)
+        command = click.argument("recipe")(command)
+        return main.command(help=help_text)(command)
+
+    return decorate
+
+
+@_stage("Simulate the exit waves a recipe asks for; those that are there already are kept.")
+def simulate(recipe: str, work: Path | None, smoke: bool) -> None:
+    """`hrtemd-train simulate`."""
+    _workspace(recipe, work, smoke).simulate()
+
+
+@_stage("Train the network on simulated exit waves, imaged anew at every step.")
+def train(recipe: str, work: Path | None, smoke: bool) -> None:
+    """`hrtemd-train train`."""
+    _workspace(recipe, work, smoke).train()
+
+
+@_stage("Calibrate the network on held-out frames and write the model package.")
+def export(recipe: str, work: Path | None, smoke: bool) -> None:
+    """`hrtemd-train export`."""
+    package = _workspace(recipe, work, smoke).export()
+    click.echo(f"The model package is {package.folder}. Check it with: hrtemd models verify {package.folder}")
+
+
+@_stage("Measure the exported model on held-out frames, through the daemon's own code, and write its report.")
+@click.option(
+    "--real-graphene",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of experimental graphene images with calibration.csv, judged by the geometry of what is found.",
+)
+def evaluate(recipe: str, work: Path | None, smoke: bool, real_graphene: Path | None) -> None:
+    """`hrtemd-train evaluate`."""
+    workspace = _workspace(recipe, work, smoke)
+    workspace.evaluate(real_graphene)
+    click.echo(f"The report is in {workspace.package_folder / 'report'}.")
+
+
+@_stage("All four stages: simulate, train, export, evaluate.")
+def rebuild(recipe: str, work: Path | None, smoke: bool) -> None:
+    """`hrtemd-train rebuild`."""
+    workspace = _workspace(recipe, work, smoke)
+    workspace.rebuild()
+    click.echo(f"The model package is {workspace.package_folder}.")
+
+
+def _workspace(recipe: str, work: Path | None, smoke: bool):  # type: ignore[no-untyped-def]
+    # torch and abTEM take seconds to import, which --help should not wait for.
+    from trainer.rebuild import Workspace
+
+    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    try:
+        loaded = Recipe.load(path)
+    except RecipeError as error:
+        raise click.UsageError(str(error)) from error
+    if smoke:
+        loaded = loaded.smoke()
+    return Workspace(loaded, work or Path("runs") / (loaded.name + ("-smoke" if smoke else "")))
+
+
+if __name__ == "__main__":
+    main()

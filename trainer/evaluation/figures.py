@@ -1,0 +1,266 @@
+"""The report's figures."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from trainer.evaluation.graphene_geometry import GOOD_SHARE, POOR_SHARE, RealGraphene
+from trainer.evaluation.limits import PhysicalLimits
+from trainer.evaluation.scores import Outcome, Reliability, Scores
+from trainer.evaluation.truth import CONDITION, DOSE
+
+# Okabe and Ito's palette, which colour-blind readers tell apart; markers tell the methods apart a second time.
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
+METHOD_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, SKY)
+METHOD_MARKERS = ("o", "s", "^", "D", "v")
+LIMIT_COLOUR = "0.25"
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "0.9",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4.5,
+    "savefig.dpi": 160,
+}
+
+# A score of exactly 1 has no place on a logit axis, and few test sets tell 0.9995 from it.
+SCORE_TICKS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
+SCORE_RANGE = (0.005, 0.9995)
+
+# A bin of fewer says nothing about reliability.
+FEWEST_ATOMS = 10
+
+DoseCurves = Mapping[str, Mapping[float, Scores]]
+"""Scores by method, then by dose in e/Å²."""
+
+
+@mpl.rc_context(STYLE)
+def draw_dose_curves(curves: DoseCurves, limits: PhysicalLimits | None, title: str, path: Path) -> None:
+    """Precision, recall, F1 and displacement against dose, a line for each method and one for physics."""
+    figure, axes = _figure(2, 2, width_inches=8.2, height_inches=6.6)
+    panels = dict(zip(("precision", "recall", "f1", "rmsd_angstrom"), axes.flat, strict=True))
+    doses = sorted({dose for by_dose in curves.values() for dose in by_dose})
+    for rank, (method, by_dose) in enumerate(curves.items()):
+        colour, marker = METHOD_COLOURS[rank], METHOD_MARKERS[rank]
+        for name, panel in panels.items():
+            values = [getattr(scores, name) for scores in by_dose.values()]
+            # The first method, ours, lies on top.
+            panel.plot(list(by_dose), values, color=colour, marker=marker, label=method, clip_on=False, zorder=9 - rank)
+        low, high = np.clip([scores.f1_interval for scores in by_dose.values()], *SCORE_RANGE).T
+        panels["f1"].fill_between(list(by_dose), low, high, color=colour, alpha=0.18, linewidth=0)
+
+    if limits is not None:
+        shown = np.geomspace(doses[0], doses[-1], 200)
+        _plot_limit(panels["f1"], shown, 1 - np.array([limits.detection.error_at(dose) for dose in shown]))
+        _plot_limit(panels["rmsd_angstrom"], shown, np.array([limits.displacement.error_at(dose) for dose in shown]))
+    for name, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1, with 95 % interval")):
+        _score_axis(panels[name])
+        panels[name].set_ylabel(label)
+    panels["rmsd_angstrom"].set_ylabel("Displacement, RMS in 2-D (Å)")
+    panels["rmsd_angstrom"].set_ylim(bottom=0)
+    for panel in panels.values():
+        panel.set_xscale("log")
+        panel.set_xlabel("Dose (e/Å²)")
+    handles, labels = panels["rmsd_angstrom"].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    figure.suptitle(title)
+    figure.savefig(path)
+
+
+@mpl.rc_context(STYLE)
+def draw_reliability(reliabilities: Mapping[str, Reliability], path: Path) -> None:
+    """Share of atoms that are there against their probability, and how many there are of each; a panel for each set."""
+    figure, axes = _figure(2, len(reliabilities), 3.9 * len(reliabilities), 4.8, height_ratios=(3, 1), share_x=True)
+    for (name, reliability), (upper, lower) in zip(reliabilities.items(), axes.T, strict=True):
+        upper.plot([0, 1], [0, 1], color=LIMIT_COLOUR, linestyle="--", linewidth=1, label="perfect")
+        telling = reliability.atoms >= FEWEST_ATOMS
+        share = reliability.true_share[telling]
+        spread = np.sqrt(share * (1 - share) / reliability.atoms[telling])
+        upper.errorbar(reliability.probability[telling], share, spread, color=BLUE, marker="o", clip_on=False, zorder=3)
+        error = reliability.expected_calibration_error
+        upper.set_title(f"{name}: expected calibration error {error:.3f}")
+        upper.set(ylabel="Share that is there", xlim=(0, 1), ylim=(0, 1))
+        edges = np.linspace(0, 1, len(reliability.atoms) + 1)
+        lower.stairs(reliability.atoms, edges, fill=True, color=BLUE, alpha=0.6)
+        lower.set_yscale("log")
+        lower.set_ylim(bottom=0.8)
+        lower.yaxis.set_minor_locator(NullLocator())
+        lower.set(xlabel="Probability given", ylabel="Atoms")
+    figure.savefig(path)
+
+
+@mpl.rc_context(STYLE)
+def draw_error_over_sigma(spreads: Mapping[str, NDArray[np.float64]], path: Path) -> None:
+    """Histogram of errors along an axis over the sigma given, against the unit normal; a panel for each set.
+
+    Args:
+        spreads: Errors over sigma by the name of the set, of any shape.
+        path: The PNG.
+    """
+    figure, axes = _figure(1, len(spreads), 3.9 * len(spreads), 3.4)
+    x = np.linspace(-5, 5, 201)
+    for (name, values), panel in zip(spreads.items(), axes.flat, strict=True):
+        panel.hist(
+            values.ravel().clip(-5, 5), bins=np.linspace(-5, 5, 41), density=True, color=BLUE, alpha=0.6, label="found"
+        )
+        panel.plot(x, norm.pdf(x), color="black", linewidth=1.2, label="unit normal")
+        panel.set_title(f"{name}: RMS {np.sqrt(np.mean(values**2)):.2f}" if values.size else f"{name}: no atoms")
+        panel.set(xlabel="Error along an axis / sigma", ylabel="Density", xlim=(-5, 5))
+        panel.legend(loc="upper right")
+    figure.savefig(path)
+
+
+@mpl.rc_context(STYLE)
+def draw_false_positives(rates: Mapping[str, Mapping[str, float]], path: Path) -> None:
+    """Bars of false positives per 100 nm², by what the frames show and then by method."""
+    methods = list(next(iter(rates.values())))
+    height_inches = 1.3 + len(rates) * (0.25 + 0.22 * len(methods))
+    figure, axes = _figure(1, 1, 7.0, height_inches)
+    panel = axes[0, 0]
+    bar = 0.8 / len(methods)
+    for i, (method, colour) in enumerate(zip(methods, METHOD_COLOURS, strict=False)):
+        places = np.arange(len(rates)) + (i - (len(methods) - 1) / 2) * bar
+        values = [by_method[method] for by_method in rates.values()]
+        bars = panel.barh(places, values, 0.9 * bar, color=colour, label=method)
+        panel.bar_label(bars, [_rate(value) for value in values], padding=3, fontsize=8)
+    panel.set_yticks(range(len(rates)), list(rates))
+    panel.invert_yaxis()
+    panel.set_xscale("symlog", linthresh=1)
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.margins(x=0.12)
+    panel.set_xlim(left=0)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("False positives per 100 nm²")
+    if len(methods) > 1:
+        figure.legend(loc="outside lower center", ncols=3)
+    figure.savefig(path)
+
+
+@mpl.rc_context(STYLE)
+def draw_real_graphene(result: RealGraphene, path: Path) -> None:
+    """Share of three-coordinated atoms in each real image, worst first, and which images carry a warning."""
+    images = sorted(result.images, key=lambda image: image.geometry.three_coordinated_share)
+    shares = np.array([image.geometry.three_coordinated_share for image in images])
+    warned = np.array([bool(image.warnings) for image in images])
+    rank = np.arange(1, len(images) + 1)
+    figure, axes = _figure(1, 1, 7.0, 3.2)
+    panel = axes[0, 0]
+    panel.plot(rank[~warned], shares[~warned], "o", color=BLUE, label="no warning")
+    panel.plot(rank[warned], shares[warned], "^", color=VERMILION, label="carries a warning")
+    panel.axhspan(POOR_SHARE, GOOD_SHARE, color="0.93", zorder=0)
+    panel.set(xlabel="Image, worst first", ylabel="Share of three-coordinated atoms", ylim=(0, 1.02))
+    panel.set_title(f"Real graphene: mean {result.mean_share:.2f}, median {result.median_share:.2f}")
+    panel.legend(loc="lower right")
+    figure.savefig(path)
+
+
+@mpl.rc_context(STYLE)
+def draw_overlays(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
+    """What was found, was missed and is false, drawn into the middle of some frames; a row of them for each set."""
+    columns = max(len(row) for row in rows)
+    figure, axes = _figure(len(rows), columns, 3.3 * columns, 3.4 * len(rows) + 0.3)
+    for panel in axes.flat:
+        panel.set_axis_off()
+    for outcomes, panels in zip(rows, axes, strict=True):
+        for outcome, panel in zip(outcomes, panels, strict=False):
+            _draw_overlay(panel, outcome)
+    marks = [
+        Line2D([], [], linestyle="", marker=marker, markerfacecolor="none", color=colour, label=label)
+        for label, (marker, colour) in OVERLAY_MARKS.items()
+    ]
+    figure.legend(handles=marks, loc="outside lower center", ncols=len(marks))
+    figure.savefig(path)
+
+
+OVERLAY_ANGSTROM = 30.0
+OVERLAY_MARKS = {"true": ("o", SKY), "missed": ("s", ORANGE), "false": ("x", VERMILION)}
+# A dark rim keeps marks and letters apart from bright atoms.
+RIM = [withStroke(linewidth=2.0, foreground="black", alpha=0.6)]
+
+
+def _draw_overlay(panel: Axes, outcome: Outcome) -> None:
+    labelled, matching = outcome.labelled, outcome.matching
+    pixels, pixel_size = labelled.frame.pixels, labelled.pixel_size_angstrom
+    height, width = pixels.shape
+    left, right, top, bottom = (np.array([0, width, 0, height]) - 0.5) * pixel_size
+    dark, light = np.percentile(pixels, [0.5, 99.5])
+    panel.imshow(
+        pixels, cmap="gray", vmin=dark, vmax=light, extent=(left, right, bottom, top), interpolation="antialiased"
+    )
+    positions = {
+        "true": outcome.found_angstrom[matching.pairs[:, 0]],
+        "missed": labelled.positions_angstrom[matching.missed],
+        "false": outcome.found_angstrom[matching.false],
+    }
+    for label, (marker, colour) in OVERLAY_MARKS.items():
+        x, y = positions[label].T
+        panel.plot(x, y, marker, markerfacecolor="none", markeredgecolor=colour, markersize=7, path_effects=RIM)
+
+    # The middle of what is judged: the border, where nothing is, would look like atoms missed.
+    low, high = np.array(outcome.view.low_angstrom), np.array(outcome.view.high_angstrom)
+    shown = min(OVERLAY_ANGSTROM, *(high - low))
+    x_low, y_low = (low + high - shown) / 2
+    panel.set(xlim=(x_low, x_low + shown), ylim=(y_low + shown, y_low))
+    bar_x, bar_y = x_low + 0.05 * shown, y_low + 0.95 * shown
+    panel.plot([bar_x, bar_x + 10], [bar_y, bar_y], color="white", linewidth=3, path_effects=[withStroke(linewidth=5)])
+    panel.annotate(
+        "1 nm", (bar_x + 5, bar_y), (0, 5), textcoords="offset points", ha="center", color="white", path_effects=RIM
+    )
+    dose = labelled.conditions.get(DOSE)
+    title = str(labelled.conditions[CONDITION])
+    panel.set_title(title if dose is None else f"{title}, {dose:g} e/Å²", fontsize=8)
+
+
+def _figure(
+    rows: int,
+    columns: int,
+    width_inches: float,
+    height_inches: float,
+    height_ratios: Sequence[float] | None = None,
+    share_x: bool = False,
+) -> tuple[Figure, NDArray[Any]]:
+    """A figure and its axes, shape (rows, columns), without touching what a notebook may be drawing."""
+    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(
+        rows, columns, squeeze=False, sharex="col" if share_x else False, height_ratios=height_ratios
+    )
+    return figure, axes
+
+
+def _score_axis(panel: Axes) -> None:
+    """A logit axis: 0.99 and 0.999 are as far apart as 0.9 and 0.99, for each is a tenth of the errors."""
+    lowest = min((np.nanmin(line.get_ydata()) for line in panel.lines), default=SCORE_RANGE[0])
+    for line in panel.lines:
+        line.set_ydata(np.clip(line.get_ydata(), *SCORE_RANGE))
+    panel.set_yscale("logit")
+    panel.yaxis.set_major_locator(FixedLocator(SCORE_TICKS))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    floor = max((tick for tick in SCORE_TICKS if tick < lowest), default=SCORE_RANGE[0])
+    panel.set_ylim(floor, SCORE_RANGE[1])
+
+
+def _plot_limit(panel: Axes, doses: NDArray[np.float64], values: NDArray[np.float64]) -> None:
+    panel.plot(doses, values, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, label="physical limit")
+
+
+def _rate(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 or value == 0 else f"{value:.2g}"

@@ -1,0 +1,268 @@
+"""Scores of a recogniser, pooled over the frames of a test set."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from daemon.recognition.recogniser import Recognition
+from trainer.evaluation.matching import Matching, View, match
+from trainer.evaluation.truth import LabelledFrame, Recogniser
+
+RELIABILITY_BINS = 15
+BOOTSTRAP_DRAWS = 2000
+
+EMPTY_REACH_ANGSTROM = 5.0
+"""Farther than this from every site a frame is empty: vacuum, a hole, film or dirt."""
+EMPTY_GRID_ANGSTROM = 0.5
+
+NOTHING = "nothing"
+"""Stands in for the species of an atom that was missed, or of a site that is none."""
+UNNAMED = "unnamed"
+"""Stands in for the species of an atom whose table does not tell."""
+
+# Half of a normal distribution lies within this many of its sigmas.
+NORMAL_MEDIAN_DEVIATION = 0.6745
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a recogniser made of one frame.
+
+    Attributes:
+        labelled: The frame and its truth.
+        recognition: What the recogniser returned.
+        found_angstrom: Shape (found, 2), in the true Å of the frame, even where the recogniser took another pixel size.
+        view: The part of the frame that is judged.
+        matching: Which found atom is which site.
+    """
+
+    labelled: LabelledFrame
+    recognition: Recognition
+    found_angstrom: NDArray[np.float64]
+    view: View
+    matching: Matching
+
+    @property
+    def errors_angstrom(self) -> NDArray[np.float64]:
+        """Shape (pairs, 2), found minus true position."""
+        found, true = self.matching.pairs.T
+        return np.asarray(self.found_angstrom[found] - self.labelled.positions_angstrom[true])
+
+    @property
+    def errors_over_sigma(self) -> NDArray[np.float64]:
+        """Shape (pairs, 2), errors along each axis as multiples of the sigma that the table gave."""
+        sigma = _numbers(self.recognition, "sigma_angstrom")[self.matching.pairs[:, 0]]
+        return np.asarray(self.errors_angstrom / sigma[:, None])
+
+
+def judge(recogniser: Recogniser, frames: Iterable[LabelledFrame]) -> list[Outcome]:
+    """Let a recogniser see every frame, and match what it finds."""
+    return [outcome_of(recogniser.recognise(labelled.frame), labelled) for labelled in frames]
+
+
+def outcome_of(recognition: Recognition, labelled: LabelledFrame) -> Outcome:
+    """Match what was found in a frame with what stands there."""
+    found_px = np.stack([_numbers(recognition, "x_px"), _numbers(recognition, "y_px")], axis=1)
+    found_angstrom = found_px * labelled.pixel_size_angstrom
+    view = View.of_frame(labelled.frame.pixels.shape, labelled.pixel_size_angstrom)
+    matching = match(found_angstrom, labelled.positions_angstrom, view, labelled.ignored)
+    return Outcome(labelled, recognition, found_angstrom, view, matching)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores pooled over frames; NaN where there is nothing to score.
+
+    Attributes:
+        frames: How many.
+        sites: True sites in view.
+        precision: Share of found atoms that are true.
+        recall: Share of true sites that were found.
+        f1: Harmonic mean of the two.
+        f1_interval: Lower and upper end of the 95 % interval of F1, by bootstrap over frames.
+        rmsd_angstrom: Root mean square displacement of the pairs in two dimensions.
+        false_per_100_nm2: Found atoms that are none, over the whole area in view.
+        false_in_empty_per_100_nm2: The same over the part farther than `EMPTY_REACH_ANGSTROM` from any site.
+        empty_area_nm2: How large that part is.
+        calibration_error: Expected calibration error of `probability`.
+        error_over_sigma: Root mean square of errors along an axis over the sigma given; 1 is right.
+        error_over_sigma_robust: The same from the median, which a few wild atoms do not move.
+        warned_share: Share of frames that carry a warning.
+        species_confusion: Atoms by true species, then by the species found.
+    """
+
+    frames: int
+    sites: int
+    precision: float
+    recall: float
+    f1: float
+    f1_interval: tuple[float, float]
+    rmsd_angstrom: float
+    false_per_100_nm2: float
+    false_in_empty_per_100_nm2: float
+    empty_area_nm2: float
+    calibration_error: float
+    error_over_sigma: float
+    error_over_sigma_robust: float
+    warned_share: float
+    species_confusion: dict[str, dict[str, int]]
+
+
+def score(outcomes: Sequence[Outcome]) -> Scores:
+    """Pool the outcomes of some frames (at least one) into scores."""
+    hits, false, missed = _counts(outcomes).sum(axis=0)
+    errors = np.concatenate([outcome.errors_angstrom for outcome in outcomes])
+    normalised = np.concatenate([outcome.errors_over_sigma for outcome in outcomes]).ravel()
+    area = sum(outcome.view.area_square_angstrom for outcome in outcomes)
+    empty_area, false_in_empty = np.sum([_emptiness(outcome) for outcome in outcomes], axis=0)
+    return Scores(
+        frames=len(outcomes),
+        sites=int(hits + missed),
+        precision=_ratio(hits, hits + false),
+        recall=_ratio(hits, hits + missed),
+        f1=_ratio(2 * hits, 2 * hits + false + missed),
+        f1_interval=_f1_interval(outcomes),
+        rmsd_angstrom=_root_mean_square(errors) * math.sqrt(2),
+        false_per_100_nm2=_ratio(false, area) * 1e4,
+        false_in_empty_per_100_nm2=_ratio(false_in_empty, empty_area) * 1e4,
+        empty_area_nm2=float(empty_area) / 100,
+        calibration_error=reliability(outcomes).expected_calibration_error,
+        error_over_sigma=_root_mean_square(normalised),
+        error_over_sigma_robust=_median(np.abs(normalised)) / NORMAL_MEDIAN_DEVIATION,
+        warned_share=float(np.mean([bool(outcome.recognition.warnings) for outcome in outcomes])),
+        species_confusion=_species_confusion(outcomes),
+    )
+
+
+def grouped(
+    outcomes: Sequence[Outcome], key: str, bin_of: Callable[[Any], Any] = lambda value: value
+) -> dict[Any, list[Outcome]]:
+    """Outcomes by the value that their frames' conditions give to a key, in order of the values.
+
+    Args:
+        outcomes: Every one has the key among its conditions.
+        key: Such as `truth.DOSE`.
+        bin_of: Puts neighbouring values into one group, such as `half_decade`.
+    """
+    groups = defaultdict(list)
+    for outcome in outcomes:
+        groups[bin_of(outcome.labelled.conditions[key])].append(outcome)
+    return dict(sorted(groups.items()))
+
+
+def half_decade(dose: float) -> float:
+    """The nearest of ..., 100, 300, 1000, 3000, ..., to group doses that were drawn from a range."""
+    halves = round(2 * np.log10(dose))
+    return float(10 ** (halves // 2) * (3 if halves % 2 else 1))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often atoms of a given probability are really there.
+
+    Attributes:
+        probability: Shape (bins,), mean probability of the atoms in each bin, NaN where there is none.
+        true_share: Shape (bins,), share of them that are true, NaN where there is none.
+        atoms: Shape (bins,), how many.
+    """
+
+    probability: NDArray[np.float64]
+    true_share: NDArray[np.float64]
+    atoms: NDArray[np.int64]
+
+    @property
+    def expected_calibration_error(self) -> float:
+        """Mean distance of probability and true share over all atoms (Naeini et al., AAAI 2015)."""
+        used = self.atoms > 0
+        distance = np.abs(self.probability - self.true_share)[used]
+        return _ratio((distance * self.atoms[used]).sum(), self.atoms.sum())
+
+
+def reliability(outcomes: Sequence[Outcome]) -> Reliability:
+    """Reliability of `probability` in bins of equal width; atoms without a probability are left out."""
+    probability = [np.zeros(0)]
+    true = [np.zeros(0)]
+    for outcome in outcomes:
+        of_pairs, of_false = outcome.matching.pairs[:, 0], outcome.matching.false
+        probability.append(_numbers(outcome.recognition, "probability")[np.concatenate([of_pairs, of_false])])
+        true.append(np.concatenate([np.ones(len(of_pairs)), np.zeros(len(of_false))]))
+    p, t = np.concatenate(probability), np.concatenate(true)
+    p, t = p[np.isfinite(p)], t[np.isfinite(p)]
+
+    bins = np.minimum((p * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+    atoms = np.bincount(bins, minlength=RELIABILITY_BINS)
+    with np.errstate(invalid="ignore"):
+        return Reliability(
+            probability=np.bincount(bins, p, RELIABILITY_BINS) / atoms,
+            true_share=np.bincount(bins, t, RELIABILITY_BINS) / atoms,
+            atoms=atoms,
+        )
+
+
+def _counts(outcomes: Sequence[Outcome]) -> NDArray[np.int64]:
+    """Shape (frames, 3): hits, false and missed of each frame."""
+    return np.array([[len(o.matching.pairs), len(o.matching.false), len(o.matching.missed)] for o in outcomes])
+
+
+def _f1_interval(outcomes: Sequence[Outcome]) -> tuple[float, float]:
+    """The 95 % interval of F1 if other frames had been drawn; a single frame cannot tell."""
+    if len(outcomes) < 2:
+        return float("nan"), float("nan")
+    draws = np.random.default_rng(0).integers(len(outcomes), size=(BOOTSTRAP_DRAWS, len(outcomes)))
+    hits, false, missed = _counts(outcomes)[draws].sum(axis=1).T
+    if not (hits + false + missed).all():
+        return float("nan"), float("nan")
+    low, high = np.percentile(2 * hits / (2 * hits + false + missed), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _emptiness(outcome: Outcome) -> tuple[float, int]:
+    """Area in view (Å²) that is far from every site, and the number of false atoms there."""
+    sites = outcome.labelled.positions_angstrom
+    false = outcome.found_angstrom[outcome.matching.false]
+    if len(sites) == 0:
+        return outcome.view.area_square_angstrom, len(false)
+    tree = cKDTree(sites)
+    (left, top), (right, bottom) = outcome.view.low_angstrom, outcome.view.high_angstrom
+    axes = np.arange(left, right, EMPTY_GRID_ANGSTROM), np.arange(top, bottom, EMPTY_GRID_ANGSTROM)
+    grid = np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 2)
+    far = tree.query(grid, distance_upper_bound=EMPTY_REACH_ANGSTROM)[0] > EMPTY_REACH_ANGSTROM
+    false_far = tree.query(false, distance_upper_bound=EMPTY_REACH_ANGSTROM)[0] > EMPTY_REACH_ANGSTROM
+    return outcome.view.area_square_angstrom * float(far.mean()), int(false_far.sum())
+
+
+def _species_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes:
+        found = [name or UNNAMED for name in outcome.recognition.table.column("species").to_pylist()]
+        true = outcome.labelled.species
+        counts.update((true[j], found[i]) for i, j in outcome.matching.pairs)
+        counts.update((NOTHING, found[i]) for i in outcome.matching.false)
+        counts.update((true[j], NOTHING) for j in outcome.matching.missed)
+    confusion: dict[str, dict[str, int]] = {}
+    for (true_name, found_name), count in sorted(counts.items()):
+        confusion.setdefault(true_name, {})[found_name] = count
+    return confusion
+
+
+def _numbers(recognition: Recognition, name: str) -> NDArray[np.float64]:
+    """Shape (found,), one column of the atom table."""
+    return np.asarray(recognition.table.column(name).to_numpy(), dtype=np.float64)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return float(part / whole) if whole else float("nan")
+
+
+def _root_mean_square(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(values**2))) if values.size else float("nan")
+
+
+def _median(values: NDArray[np.float64]) -> float:
+    return float(np.median(values)) if values.size else float("nan")

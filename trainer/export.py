@@ -1,0 +1,110 @@
+"""From a trained network to a model package the daemon loads."""
+
+import hashlib
+import importlib.metadata
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+
+from daemon.recognition.package import Calibration, Manifest, ModelPackage
+from daemon.recognition.recogniser import Recogniser
+from trainer.evaluation.scores import NORMAL_MEDIAN_DEVIATION, outcome_of
+from trainer.evaluation.truth import LabelledFrame
+from trainer.network import INPUT_MULTIPLE, STRIDE, SiteNetwork
+from trainer.recipe import Recipe
+
+OPSET = 18
+PACKAGES = ("torch", "abtem", "ase", "numpy", "scipy", "onnx", "opencv-python-headless")
+
+
+def export_network(network: SiteNetwork, path: Path) -> None:
+    """Write a network as ONNX with free height and width."""
+    example = torch.zeros(1, 1, 8 * INPUT_MULTIPLE, 6 * INPUT_MULTIPLE)
+    height, width = torch.export.Dim("height_16", min=1), torch.export.Dim("width_16", min=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            network.eval().to(memory_format=torch.contiguous_format),
+            (example,),
+            opset_version=OPSET,
+            dynamo=True,
+            input_names=["frames"],
+            output_names=["heads"],
+            dynamic_shapes=({2: INPUT_MULTIPLE * height, 3: INPUT_MULTIPLE * width},),
+            verbose=False,
+        )
+    assert program is not None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save_model(program.model_proto, path, save_as_external_data=False)
+    onnx.checker.check_model(path)
+
+
+def write_package(
+    network: SiteNetwork, recipe: Recipe, folder: Path, training_seconds: float, calibration: Calibration | None = None
+) -> ModelPackage:
+    """Write `model.onnx` and `manifest.json`; without a calibration the network's own numbers pass unchanged."""
+    export_network(network, folder / "model.onnx")
+    manifest = Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        task="positions",
+        specimen=recipe.specimen,
+        kind=recipe.kind,
+        input_frames=1,
+        sampling_angstrom=recipe.network.sampling_angstrom,
+        stride=STRIDE,
+        input_multiple=INPUT_MULTIPLE,
+        receptive_field_pixels=network.receptive_field_pixels,
+        classes=recipe.network.classes,
+        ranges=recipe.ranges,
+        probability_threshold=0.5 if calibration else 0.05,
+        calibration=calibration or Calibration(),
+        onnx_opset=OPSET,
+        onnx_sha256=hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
+        recipe=recipe.name,
+        seed=recipe.seed,
+        dataset_specimens=recipe.simulation.shards * recipe.simulation.specimens_per_shard,
+        training_seconds=round(training_seconds),
+        package_versions={name: importlib.metadata.version(name) for name in PACKAGES},
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    return ModelPackage.load(folder)
+
+
+def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame]) -> Calibration:
+    """Fit probability and sigma on held-out frames, through the daemon's own recogniser.
+
+    Probability by logistic regression of "was there a site" on the logit of the network's probability (Platt scaling);
+    sigma by the ratio of true errors to those stated.
+    """
+    recogniser = Recogniser(uncalibrated)
+    probabilities, hits, errors = [], [], []
+    for labelled in frames:
+        outcome = outcome_of(recogniser.recognise(labelled.frame), labelled)
+        probability = outcome.recognition.table.column("probability").to_numpy()
+        found, false = outcome.matching.pairs[:, 0], outcome.matching.false
+        probabilities += [probability[found], probability[false]]
+        hits += [np.ones(len(found), bool), np.zeros(len(false), bool)]
+        errors.append(outcome.errors_over_sigma.ravel())
+    slope, offset = _platt(np.concatenate(probabilities), np.concatenate(hits))
+    # The median ignores the few matches by chance that a mean of squares would follow.
+    scale = float(np.median(np.abs(np.concatenate(errors))) / NORMAL_MEDIAN_DEVIATION)
+    return Calibration(probability_slope=slope, probability_offset=offset, sigma_scale=scale)
+
+
+def _platt(probability: NDArray[np.float64], hit: NDArray[np.bool_]) -> tuple[float, float]:
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    logit = np.log(clipped / (1 - clipped))
+    sign = np.where(hit, 1.0, -1.0)
+
+    def loss(parameters: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, -sign * (parameters[0] * logit + parameters[1])).mean())
+
+    slope, offset = minimize(loss, np.array([1.0, 0.0])).x
+    return float(slope), float(offset)

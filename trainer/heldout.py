@@ -1,0 +1,92 @@
+"""Held-out frames: exit waves that training never saw, imaged once and labelled."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from daemon.frames import Acquisition, Calibration, CalibrationSource, Frame
+from trainer.batches import MARGIN_ANGSTROM
+from trainer.camera import Exposure
+from trainer.evaluation.truth import CONDITION, DOSE, LabelledFrame
+from trainer.microscope import draw_exposure, draw_optics, take, vacuum
+from trainer.optics import Optics
+from trainer.recipe import Recipe
+from trainer.simulation import ExitWave, WaveStore
+
+REFERENCE_BLUR_ANGSTROM = 0.05
+REFERENCE_MTF = {"mtf_half": 0.7, "mtf_power": 2.0, "mtf_floor": 0.1}
+"""A good scintillator camera."""
+
+
+def reference_frames(recipe: Recipe, store: WaveStore) -> Iterator[LabelledFrame]:
+    """Frames of every held-out specimen at every reference condition and dose of the recipe."""
+    evaluation = recipe.evaluation
+    for name, (spherical_aberration_um, c10) in evaluation.conditions.items():
+        optics = Optics(
+            voltage_kv=recipe.simulation.voltage_kv,
+            c10=c10,
+            c30=spherical_aberration_um * 1e4,
+            focal_spread_angstrom=evaluation.focal_spread_angstrom,
+        )
+        for dose in evaluation.doses_per_square_angstrom:
+            for index, exit_wave in enumerate(store):
+                if len(exit_wave.species):
+                    yield _label(exit_wave, optics, _reference_exposure(recipe, dose), name, recipe.seed, index)
+
+
+def range_frames(recipe: Recipe, store: WaveStore, draws: int, seed: int) -> Iterator[LabelledFrame]:
+    """Frames drawn from the whole range the recipe trains on, one condition after the other through the store."""
+    for draw in range(draws):
+        rng = np.random.default_rng([seed, draw])
+        exit_wave = store.read(draw % len(store))
+        optics = draw_optics(recipe.microscope, exit_wave.voltage_kv, rng)
+        yield _label(exit_wave, optics, draw_exposure(recipe.microscope, rng), "whole range", seed, draw)
+
+
+def empty_frames(recipe: Recipe, store: WaveStore, seed: int) -> list[LabelledFrame]:
+    """Frames in which nothing is to be found: vacuum, and amorphous carbon film where the store holds some."""
+    simulation = recipe.simulation
+    nothing = vacuum(
+        simulation.field_pixels, simulation.field_angstrom / simulation.field_pixels, simulation.voltage_kv
+    )
+    films = [exit_wave for exit_wave in store if len(exit_wave.species) == 0]
+    frames = []
+    for name, waves in (("vacuum", [nothing] * 12), ("amorphous carbon", films)):
+        for index, exit_wave in enumerate(waves):
+            rng = np.random.default_rng([seed, index])
+            optics = draw_optics(recipe.microscope, simulation.voltage_kv, rng)
+            dose = float(np.exp(rng.uniform(*np.log(recipe.ranges.dose_per_square_angstrom))))
+            frames.append(_label(exit_wave, optics, _reference_exposure(recipe, dose), name, seed, index))
+    return frames
+
+
+def _reference_exposure(recipe: Recipe, dose_per_square_angstrom: float) -> Exposure:
+    return Exposure(
+        pixel_size_angstrom=recipe.evaluation.pixel_size_angstrom,
+        dose_per_square_angstrom=dose_per_square_angstrom,
+        blur_angstrom=REFERENCE_BLUR_ANGSTROM,
+        **REFERENCE_MTF,
+    )
+
+
+def _label(
+    exit_wave: ExitWave, optics: Optics, exposure: Exposure, condition: str, seed: int, index: int
+) -> LabelledFrame:
+    dose = exposure.dose_per_square_angstrom
+    shot = take(exit_wave, optics, exposure, np.random.default_rng([seed, index, round(dose)]), MARGIN_ANGSTROM)
+    frame = Frame(
+        pixels=shot.pixels,
+        frame_id=f"{condition}/{index}/{dose:g}",
+        name=f"{condition} {index} {dose:g}",
+        calibration=Calibration(shot.pixel_size_angstrom, CalibrationSource.OVERRIDE),
+        acquisition=Acquisition(
+            defocus_angstrom=-optics.c10, dose_per_square_angstrom=dose, voltage_kv=optics.voltage_kv
+        ),
+    )
+    return LabelledFrame(
+        frame=frame,
+        positions_angstrom=shot.positions_px.astype(np.float64) * shot.pixel_size_angstrom,
+        species=exit_wave.species,
+        ignored=exit_wave.ignored,
+        conditions={CONDITION: condition, DOSE: dose},
+    )

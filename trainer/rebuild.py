@@ -1,0 +1,77 @@
+"""The four stages of a model, each resumable, each of which can be run alone."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from daemon.recognition.package import ModelPackage
+from daemon.recognition.recogniser import Recogniser
+from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
+from trainer.export import fit_calibration, write_package
+from trainer.heldout import empty_frames, range_frames, reference_frames
+from trainer.recipe import Recipe
+from trainer.simulation import WaveStore, simulate_store
+from trainer.training import Training, train
+
+CALIBRATION_DRAWS = 240
+RANGE_DRAWS = 240
+TEST_SEED = 1
+CALIBRATION_SEED = 2
+"""Added to the recipe's seed: specimens and frames of these never occur in training."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the stages of one recipe leave what the next one needs."""
+
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def package_folder(self) -> Path:
+        """Where the finished model package is written."""
+        return self.folder / "package" / self.recipe.name
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "training" / "checkpoint.pt"
+
+    def simulate(self) -> None:
+        """Simulate the exit waves for training, for calibration and for the test, whatever of them is missing."""
+        held_out = self.recipe.simulation.model_copy(update={"shards": self.recipe.evaluation.shards})
+        simulate_store(held_out, self.recipe.seed + TEST_SEED, self.folder / "evaluation")
+        simulate_store(held_out, self.recipe.seed + CALIBRATION_SEED, self.folder / "calibration")
+        simulate_store(self.recipe.simulation, self.recipe.seed, self.folder / "train")
+
+    def train(self) -> None:
+        """Train to the recipe's last step, from the last checkpoint if there is one."""
+        store = WaveStore.open(self.folder / "train")
+        train(self.recipe, store, self._checkpoint.parent)
+
+    def export(self) -> ModelPackage:
+        """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon."""
+        training = Training(self.recipe)
+        training.load(self._checkpoint)
+        raw = write_package(training.average, self.recipe, self.folder / "raw" / self.recipe.name, training.seconds)
+        store = WaveStore.open(self.folder / "calibration")
+        draws = min(CALIBRATION_DRAWS, 4 * len(store))
+        calibration = fit_calibration(raw, range_frames(self.recipe, store, draws, self.recipe.seed + CALIBRATION_SEED))
+        return write_package(training.average, self.recipe, self.package_folder, training.seconds, calibration)
+
+    def evaluate(self, real_graphene: Path | None = None) -> None:
+        """Write the report into the model package."""
+        recogniser = Recogniser(ModelPackage.load(self.package_folder))
+        store = WaveStore.open(self.folder / "evaluation")
+        seed = self.recipe.seed + TEST_SEED
+        test_sets = {
+            REFERENCE: list(reference_frames(self.recipe, store)),
+            RANGE: list(range_frames(self.recipe, store, min(RANGE_DRAWS, 4 * len(store)), seed)),
+            NOTHING: empty_frames(self.recipe, store, seed),
+        }
+        write_report(recogniser, test_sets, self.package_folder / "report", real_graphene=real_graphene)
+
+    def rebuild(self) -> None:
+        """Do all of it."""
+        self.simulate()
+        self.train()
+        self.export()
+        self.evaluate()
