@@ -33,7 +33,7 @@ class PreparedFrame:
     scale: tuple[float, float]
 
     def to_acquired(self, positions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Map positions (n, 2) from pixels of `image` to pixels of the acquired frame; both count from pixel centres."""
+        """Map positions (n, 2) from `image` to the acquired frame; both count from pixel centres."""
         return (positions + 0.5) * np.asarray(self.scale) - 0.5
 
     def from_acquired(self, positions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

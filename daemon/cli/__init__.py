@@ -1,0 +1,47 @@
+"""The command `hrtemd`.
+
+Each command imports what it needs when it runs, so that `--help` answers at once.
+"""
+
+from typing import Any
+
+import click
+
+from daemon.cli.check import check, doctor
+from daemon.cli.export import export
+from daemon.cli.models import models
+from daemon.cli.process import process
+from daemon.cli.run import demo, run
+from daemon.errors import ConfigurationError, HrtemdError, ModelError
+
+
+class _Failure(click.ClickException):
+    def __init__(self, error: HrtemdError) -> None:
+        super().__init__(str(error))
+        self.exit_code = 2 if isinstance(error, ConfigurationError | ModelError) else 1  # type: ignore[misc]
+
+
+class _Commands(click.Group):
+    """Turns hrtemd's own errors into a message and an exit status."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HrtemdError as error:
+            raise _Failure(error) from error
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of use
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="hrtemd")
+def main() -> None:
+    """Find the atoms in HRTEM frames while the sample is still under the beam.
+
+    Exit statuses of every command: 0 done, 1 some of it failed, 2 unusable arguments or configuration.
+    """
+
+
+for _command in (demo, process, run, check, doctor, models, export):
+    main.add_command(_command)

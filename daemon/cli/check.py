@@ -1,0 +1,62 @@
+"""`hrtemd check` and `hrtemd doctor`: is everything in place?"""
+
+from pathlib import Path
+
+import click
+
+from daemon.cli.options import CONFIG_FILE
+
+_CHECK_EPILOG = """\b
+Example:
+  hrtemd check --config config.toml
+
+Exit statuses: 0 `hrtemd run` would start; 2 it would not.
+"""
+
+
+@click.command(epilog=_CHECK_EPILOG)
+@click.option("--config", metavar="FILE", type=CONFIG_FILE, required=True, help="The config.toml to check.")
+def check(config: Path) -> None:
+    """Say what a configuration would run.
+
+    Or every mistake in it at once, each with its line and key. Folders and models are looked at; nothing is started or
+    written. HRTEMD_... environment variables count.
+    """
+    from daemon.config import load_configuration
+
+    configuration = load_configuration(config, verify=True)
+    for source in configuration.sources:
+        size = source.pixel_size_angstrom
+        click.echo(f"{source.name}: watches {source.path}")
+        click.echo(f"  model {source.model}, backend {configuration.recognition.backend}, policy {source.policy}")
+        click.echo(f"  pixel size {f'{size} Å, whatever the files say' if size else 'from each file or its sidecar'}")
+    results = "tables and overlays" if configuration.publish.files.overlays else "tables"
+    click.echo(f"{results} go to {configuration.publish.files.directory}")
+
+
+_DOCTOR_EPILOG = """\b
+Example:
+  hrtemd doctor --config config.toml
+
+Exit statuses: 0 all that is needed works; 1 something marked FAILED does not; 2 unusable configuration.
+"""
+
+
+@click.command(epilog=_DOCTOR_EPILOG)
+@click.option(
+    "--config", metavar="FILE", type=CONFIG_FILE, help="Also look at the folders and models of this config.toml."
+)
+def doctor(config: Path | None) -> None:
+    """Look at this machine, and time a frame.
+
+    Reports engines and precision, GPU, models, folders with their permissions and file systems.
+    """
+    from daemon.config import load_configuration
+    from daemon.doctor import Finding, State, examine
+
+    findings: list[Finding] = []
+    for finding in examine(load_configuration(config) if config else None):
+        findings.append(finding)
+        click.echo(f"{finding.state.value:8}{finding.subject}: {finding.detail}")
+    if any(finding.state is State.FAILED for finding in findings):
+        raise SystemExit(1)

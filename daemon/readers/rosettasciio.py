@@ -1,0 +1,125 @@
+"""Microscopy formats, through RosettaSciIO."""
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from daemon.errors import FrameError
+from daemon.frames import MIN_FRAME_PIXELS
+from daemon.readers import calibration, metadata, quirks
+from daemon.readers.guard import cannot_be_read, demote_log, errors_logged
+from daemon.readers.stack import LAZY_FROM_BYTES, Axis, ImageStack
+
+PLUGINS = {
+    ".dm3": "digitalmicrograph",
+    ".dm4": "digitalmicrograph",
+    ".emd": "emd",
+    ".emi": "tia",
+    ".ser": "tia",
+    ".hspy": "hspy",
+    ".mrc": "mrc",
+    ".tif": "tiff",
+    ".tiff": "tiff",
+}
+
+# Of the other formats, RosettaSciIO would read the whole file anew for each image.
+_LAZY_PLUGINS = frozenset({"digitalmicrograph", "emd", "mrc"})
+_EMD_OPTIONS = {"select_type": "images", "stack_group": False}
+
+
+def read(path: Path) -> list[ImageStack]:
+    """Read the images of a file and leave the rest: spectra, colour snapshots, Fourier transforms, thumbnails.
+
+    Raises:
+        FrameError: No data set of the file is an image.
+    """
+    stacks, objections = [], []
+    for signal in _signals(path):
+        quirks.tidy(signal)
+        objection = _objection(signal)
+        if objection is None:
+            stacks.append(_image_stack(signal))
+        else:
+            objections.append(objection)
+    if not stacks:
+        found = " and ".join(dict.fromkeys(objections))
+        raise FrameError(f"{path.name}: no HRTEM image in this file, which holds {found}; choose or export the image.")
+    return stacks
+
+
+def _signals(path: Path) -> list[dict[str, Any]]:
+    """Return the data sets as RosettaSciIO gives them: `data`, `axes`, `metadata`, `original_metadata`."""
+    plugin = PLUGINS[path.suffix.lower()]
+    importlib.import_module("rsciio")
+    demote_log("rsciio")
+    demote_log("tifffile")
+    reader = importlib.import_module(f"rsciio.{plugin}")
+    lazy = plugin in _LAZY_PLUGINS and path.stat().st_size >= LAZY_FROM_BYTES
+    options = _EMD_OPTIONS if plugin == "emd" else {}
+    with errors_logged("tifffile") as errors:
+        try:
+            signals = quirks.separate_planes(path) if plugin == "tiff" else []
+            signals = signals or reader.file_reader(str(path), lazy=lazy, **options)
+        except ModuleNotFoundError:
+            # Of a Velox file with a spectrum image, RosettaSciIO reads the images and then asks for the package
+            # `sparse`, which only the spectra need.
+            signals = _velox_images(path)
+    cut = next((error for error in errors if "offset" in error), None)
+    if cut is not None:  # tifffile would return the pages before the cut as if they were all
+        raise cannot_be_read(path, cut)
+    if not signals and path.suffix.lower() == ".emi":
+        raise FrameError(f"{path.name}: its pixels are in {path.stem}_1.ser, which is not beside it; copy both files.")
+    if not signals:
+        raise cannot_be_read(path, "it holds no data")
+    return signals
+
+
+def _velox_images(path: Path) -> list[dict[str, Any]]:
+    from rsciio.emd import _api as emd
+    from rsciio.emd._emd_velox import FeiEMDReader
+
+    reader = FeiEMDReader(select_type="images")
+    with emd.h5py.File(path, "r") as file:
+        try:
+            reader.read_file(file)
+        except ModuleNotFoundError:
+            images: list[dict[str, Any]] = reader.dictionaries
+            return images
+    return list(reader.dictionaries)
+
+
+def _objection(signal: Mapping[str, Any]) -> str | None:
+    """Say what a data set is if it is not an image of the specimen."""
+    if quirks.is_thumbnail(signal):
+        return "a thumbnail"
+    data, axes = signal["data"], signal["axes"]
+    units = [axis.get("units") for axis in axes]
+    n_image_axes = sum(not axis.get("navigate", False) for axis in axes)
+    is_spectral = signal["metadata"].get("Signal", {}).get("signal_type", "").startswith(("EELS", "EDS", "CL"))
+    if data.ndim < 2 or n_image_axes == 1 or is_spectral or any(calibration.is_energy(unit) for unit in units):
+        return "a spectrum"
+    if any(calibration.is_reciprocal(unit) for unit in units[-2:]):
+        return "a diffraction pattern"
+    if data.dtype.names is not None:
+        return "a colour (RGB) image"
+    if data.dtype.kind == "c":
+        return "complex numbers (a Fourier transform or a reconstructed wave)"
+    if data.dtype.kind not in "uif":
+        return f"data of type {data.dtype}"
+    height, width = data.shape[-2:]
+    if min(height, width) < MIN_FRAME_PIXELS or data.size == 0:
+        return f"only {width} by {height} pixels ({MIN_FRAME_PIXELS} by {MIN_FRAME_PIXELS} are needed)"
+    return None
+
+
+def _image_stack(signal: Mapping[str, Any]) -> ImageStack:
+    y, x = (_axis(axis) for axis in signal["axes"][-2:])
+    return ImageStack(signal["data"], y, x, metadata.acquisition(signal), metadata.acquired_at(signal))
+
+
+def _axis(axis: Mapping[str, Any]) -> Axis:
+    unit = axis.get("units")
+    return Axis(float(np.ravel(axis.get("scale", 1.0))[0]), None if unit is None else str(unit))

@@ -1,0 +1,107 @@
+"""The life of `hrtemd run`: load, warm up, run until told to stop, finish the frame in work."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from queue import SimpleQueue
+
+from daemon.config import Configuration
+from daemon.pipeline import Pipeline
+from daemon.publish.files import FilePublisher
+from daemon.recognition.package import ModelPackage, find_model
+from daemon.recognition.recogniser import Recogniser
+from daemon.sources.directory import DirectorySource
+
+WARM_UP_SHAPE = (1024, 1024)
+
+log = logging.getLogger(__name__)
+
+
+def run_daemon(
+    configuration: Configuration, load_recogniser: Callable[[ModelPackage, str], Recogniser] = Recogniser
+) -> int:
+    """Run until SIGTERM or SIGINT.
+
+    Args:
+        configuration: Verified (see `daemon.config.load_configuration`).
+        load_recogniser: Makes a recogniser for a model on a backend.
+
+    Returns:
+        The exit status: 0 after a request to stop, 1 where no source is left.
+
+    Raises:
+        ModelError: A model cannot be loaded.
+        BackendError: No engine can run it.
+    """
+    happenings: SimpleQueue[signal.Signals | str] = SimpleQueue()  # a request to stop, or a source that ended
+    with _signals_into(happenings):
+        recognisers = _load_recognisers(configuration, load_recogniser)
+        files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
+        sources = [
+            DirectorySource(
+                source.name,
+                source.path,
+                source.policy,
+                source.pixel_size_angstrom,
+                partial(files.has_newer_results, source.name),
+            )
+            for source in configuration.sources
+        ]
+        pipeline = Pipeline(
+            sources,
+            {source.name: source.policy for source in configuration.sources},
+            {source.name: recognisers[source.model] for source in configuration.sources},
+            files,
+            on_end=happenings.put,
+        )
+        pipeline.start()
+        log.info("ready; results go to %s", files.directory)
+        running = {source.name for source in sources}
+        while running and not isinstance(happening := happenings.get(), signal.Signals):
+            log.error("%s: ended; %d sources are left", happening, len(running) - 1)
+            running.remove(happening)
+        log.info("stopping")
+        pipeline.stop()
+        counts = pipeline.counts
+        log.info(
+            "stopped: %d analysed, %d failed, %d had their results already; %s",
+            counts["analysed"], counts["failed"], counts["skipped"], pipeline.dropped() or "none dropped",
+        )  # fmt: skip
+        return 0 if running else 1
+
+
+def _load_recognisers(
+    configuration: Configuration, load_recogniser: Callable[[ModelPackage, str], Recogniser]
+) -> dict[str, Recogniser]:
+    """Load and warm up one recogniser a model; sources of the same model share it."""
+    recognisers: dict[str, Recogniser] = {}
+    for model in {source.model: None for source in configuration.sources}:
+        package = find_model(model)
+        recogniser = load_recogniser(package, configuration.recognition.backend)
+        recogniser.warm_up(WARM_UP_SHAPE, package.manifest.sampling_angstrom)
+        log.info("model %s is warm on %s", package.manifest.name, recogniser.backend)
+        recognisers[model] = recogniser
+    return recognisers
+
+
+@contextmanager
+def _signals_into(happenings: SimpleQueue[signal.Signals | str]) -> Iterator[None]:
+    """Put SIGTERM and SIGINT into a queue; the second one ends the process as it would without us."""
+    defaults = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore() -> None:
+        for number, handler in defaults.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _frame: object) -> None:
+        restore()
+        happenings.put(signal.Signals(number))  # the one queue whose put() is safe in a signal handler
+
+    for number in defaults:
+        signal.signal(number, note)
+    try:
+        yield
+    finally:
+        restore()

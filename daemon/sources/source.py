@@ -1,0 +1,51 @@
+"""What every way in has in common."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from threading import Event
+from typing import Protocol
+
+from daemon.frames import Frame
+
+TOP = PurePosixPath()
+"""The results directory itself."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A frame as its source hands it over.
+
+    Attributes:
+        source: Name of the source in config.toml.
+        origin: What it was read from, for messages and result headers: a file's path or a series on the wire.
+        frame: The frame.
+        read_ms: Milliseconds it took to read it.
+        folder: Folder below the results directory that its results belong in.
+        resumed: It was there before the daemon started, and may have results already.
+    """
+
+    source: str
+    origin: str
+    frame: Frame
+    read_ms: float
+    folder: PurePosixPath = TOP
+    resumed: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Something that should have been a frame and is not, or a source in trouble."""
+
+    source: str
+    origin: str
+    error: Exception
+
+
+class Source(Protocol):
+    """A way in. It reconnects and retries by itself; its iterator ends only when `stop` is set."""
+
+    name: str
+
+    def arrivals(self, stop: Event) -> Iterator[Arrival | Failure]:
+        """Yield frames and failures as they come, until `stop` is set."""

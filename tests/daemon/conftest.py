@@ -1,0 +1,114 @@
+"""A small model package that finds bright blobs, frames of blobs, and the installed `hrtemd` command."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+HRTEMD = Path(sys.executable).with_name("hrtemd")
+BLOB_SPACING_PX = 20
+PIXEL_SIZE_ANGSTROM = 0.1
+
+
+@pytest.fixture(scope="session")
+def blob_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real package for the real engines: one convolution that answers to blobs of 0.15 Å."""
+    folder = tmp_path_factory.mktemp("models") / "blobs"
+    folder.mkdir()
+    y, x = np.mgrid[-4:4, -4:4] + 0.5
+    blob = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
+    weights = np.zeros((5, 1, 8, 8), np.float32)  # nothing, metal, offset x, offset y, log sigma
+    weights[1, 0] = 10 * blob / (blob**2).sum()
+    # A blob's centre is at 7 or more standard deviations of the normalised frame, noise below 2.
+    biases = np.array([0, -40, 0, 0, -1], np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("Conv", ["image", "weights", "biases"], ["heads"], strides=[2, 2], pads=[3, 3, 3, 3])],
+        "blobs",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "height", "width"])],
+        [helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", 5, "rows", "columns"])],
+        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(biases, "biases")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, folder / "model.onnx")
+    manifest = {
+        "name": "blobs",
+        "version": "1.0",
+        "task": "positions",
+        "specimen": "nanoparticle",
+        "kind": "column",
+        "input_frames": 1,
+        "sampling_angstrom": PIXEL_SIZE_ANGSTROM,
+        "stride": 2,
+        "input_multiple": 8,
+        "receptive_field_pixels": 8,
+        "classes": ["metal"],
+        "ranges": {
+            "pixel_size_angstrom": [0.05, 0.2],
+            "dose_per_square_angstrom": [10, 1e5],
+            "voltage_kv": [60, 300],
+            "spherical_aberration_um": [-20, 20],
+            "defocus_angstrom": [-200, 200],
+        },
+        "probability_threshold": 0.5,
+        "calibration": {},
+        "onnx_opset": 17,
+        "onnx_sha256": hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),
+        "recipe": "by hand",
+        "seed": 0,
+        "dataset_specimens": 0,
+        "training_seconds": 0.0,
+        "package_versions": {},
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def blob_pixels(blobs: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """A frame of 160 by 160 pixels with up to 36 blobs on a grid."""
+    y, x = np.mgrid[:160, :160]
+    pixels = 100 + np.random.default_rng(seed).normal(0, 1, y.shape)
+    for index in range(blobs):
+        row, column = divmod(index, 6)
+        centre_x, centre_y = 30.5 + BLOB_SPACING_PX * column, 30.5 + BLOB_SPACING_PX * row
+        pixels += 200 * np.exp(-((x - centre_x) ** 2 + (y - centre_y) ** 2) / (2 * 1.5**2))
+    return pixels.astype(np.float32)
+
+
+@pytest.fixture
+def write_frame() -> Callable[..., Path]:
+    """Write a frame with this many blobs as .npy; every `seed` gives another frame."""
+
+    def write(path: Path, blobs: int = 12, seed: int = 0) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, blob_pixels(blobs, seed))
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def hrtemd_path() -> Path:
+    """The command as installed beside this interpreter."""
+    return HRTEMD
+
+
+@pytest.fixture
+def hrtemd() -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run `hrtemd` with arguments and wait for it."""
+
+    def run(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(HRTEMD), *map(str, arguments)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=200, env=os.environ | environment, check=False
+        )
+
+    return run

@@ -1,0 +1,116 @@
+"""The command line: help at once, statuses that mean something, and the small commands."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from daemon.atoms import atom_table, write_parquet
+from daemon.cli import main
+from daemon.publish.convert import EXPORT_FORMATS
+
+Run = Callable[..., "CompletedProcess[str]"]
+HEAVY = {"cv2", "numpy", "onnxruntime", "openvino", "pyarrow", "pydantic", "rsciio", "scipy", "watchdog"}
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], catch_exceptions=False)
+
+
+def commands() -> dict[str, click.Command]:
+    group = main.commands["models"]
+    assert isinstance(group, click.Group)
+    return main.commands | {f"models {name}": command for name, command in group.commands.items()}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, daemon.cli; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not HEAVY.intersection(loaded)
+
+
+def test_the_installed_command_knows_its_version(hrtemd: Run) -> None:
+    assert hrtemd("--version").stdout.startswith("hrtemd, version 0.")
+
+
+@pytest.mark.parametrize("name", commands())
+def test_every_command_has_help(name: str) -> None:
+    shown = invoke(*name.split(), "--help")
+    assert shown.exit_code == 0
+    summary = commands()[name].get_short_help_str(limit=200)
+    assert len(summary) <= 66, "it must fit beside the command's name"
+    if " " not in name:
+        assert "Example:\n    hrtemd" in shown.output
+        assert "Exit statuses: 0" in shown.output
+
+
+def test_check_says_what_would_run(tmp_path: Path, blob_model: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\nmodel = "{blob_model}"\n'
+        "pixel_size_angstrom = 0.1\n"
+    )
+    shown = invoke("check", "--config", config)
+    assert shown.exit_code == 0
+    for said in (str(tmp_path / "incoming"), str(blob_model), "lossless", "0.1 Å", str(tmp_path / "results")):
+        assert said in shown.output
+    assert not (tmp_path / "results").exists()
+
+
+def test_check_and_run_refuse_the_same_mistakes(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[[sources]]\nname = "camera"\ntype = "array-1.0"\npath = "nowhere"\n')
+    for command in ("check", "run"):
+        shown = invoke(command, "--config", config)
+        assert shown.exit_code == 2
+        assert "line 3: sources[0].type: sources of type 'array-1.0' are not available in this version" in shown.stderr
+        assert "line 4: sources[0].path" in shown.stderr
+
+
+def test_models_are_shown_and_verified(blob_model: Path, tmp_path: Path) -> None:
+    assert '"name": "blobs"' in invoke("models", "show", blob_model).output
+    assert "verified" in invoke("models", "verify", blob_model).output
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    (damaged / "manifest.json").write_bytes((blob_model / "manifest.json").read_bytes())
+    (damaged / "model.onnx").write_bytes((blob_model / "model.onnx").read_bytes()[:-1])
+    shown = invoke("models", "verify", damaged)
+    assert shown.exit_code == 2
+    assert "copy the package again" in shown.stderr
+    assert invoke("models", "show", "unobtainium").exit_code == 2
+    assert invoke("models", "list").exit_code == 0
+
+
+def test_export_writes_a_file_or_to_standard_output(tmp_path: Path) -> None:
+    import numpy as np
+
+    atoms = atom_table(np.array([[1.0, 2.0]]), 0.1, "atom", np.ones(1), np.full(1, 0.1), ["C"])
+    table, output = tmp_path / "frame.atoms.parquet", tmp_path / "frame.out"
+    write_parquet(atoms, table)
+    for format_ in EXPORT_FORMATS:
+        to_file = invoke("export", table, "--format", format_, "--output", output)
+        to_stdout = invoke("export", table, "--format", format_)
+        assert (to_file.exit_code, to_stdout.exit_code) == (0, 0)
+        assert output.read_bytes() == to_stdout.stdout_bytes != b""
+    assert invoke("export", output, "--format", "csv").exit_code == 1
+    assert "name a STEM.atoms.parquet" in invoke("export", output, "--format", "csv").stderr
+
+
+def test_doctor_looks_at_folders_and_times_a_frame(tmp_path: Path, blob_model: Path) -> None:
+    (tmp_path / "incoming").mkdir()
+    config = tmp_path / "config.toml"
+    config.write_text(f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\nmodel = "{blob_model}"\n')
+    shown = invoke("doctor", "--config", config)
+    assert "source camera: " in shown.output
+    assert "ok      openvino: 20" in shown.output
+    assert "1024 by 1024 pixels of 0.1 Å take" in shown.output
+    (tmp_path / "incoming").rmdir()
+    shown = invoke("doctor", "--config", config)
+    assert shown.exit_code == 1
+    assert "FAILED  source camera: the folder" in shown.output

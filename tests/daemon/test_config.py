@@ -1,0 +1,161 @@
+"""config.toml: defaults, overrides, and every mistake named at once with its line and key."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from daemon.config import load_configuration
+from daemon.errors import ConfigurationError
+
+SHIPPED = Path(__file__).parents[2] / "config.toml"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def mistakes(config: Path, text: str, *, verify: bool = False, **environment: str) -> list[str]:
+    config.write_text(dedent(text))
+    with pytest.raises(ConfigurationError) as caught:
+        load_configuration(config, verify=verify, environment=environment)
+    return str(caught.value).replace(f"{config}, ", "").splitlines()
+
+
+def test_shipped_file_is_valid_and_shows_the_defaults() -> None:
+    configuration = load_configuration(SHIPPED, environment={})
+    source = configuration.sources[0]
+    assert source.path == SHIPPED.parent / "incoming"
+    assert (source.policy, source.model, source.pixel_size_angstrom) == ("lossless", "graphene", None)
+    assert configuration.publish.files.directory == SHIPPED.parent / "results"
+    text = SHIPPED.read_text(encoding="utf-8")
+    for line in (
+        'policy = "lossless"',
+        'model = "graphene"',
+        'backend = "auto"',
+        'directory = "results"',
+        "overlays = true",
+    ):
+        assert f"# {line}" in text
+
+
+def test_empty_file_has_every_default(config: Path) -> None:
+    config.write_text("")
+    configuration = load_configuration(config, environment={})
+    assert configuration.sources == []
+    assert configuration.recognition.backend == "auto"
+    assert configuration.publish.files.overlays is True
+    assert configuration.publish.files.directory == config.parent / "results"
+
+
+def test_every_mistake_is_named_at_once(config: Path) -> None:
+    found = mistakes(
+        config,
+        """\
+        [[sources]]
+        name = "camera"
+        type = "directory"
+        polcy = "latest"            # misspelt
+        policy = "sometimes"
+
+        [[sources]]
+        name = "camera"
+        type = "dectris-v1"
+        pixel_size_angstrom = -0.1
+
+        [recognition]
+        backend = 'cuda'
+        [publish.zeromq]
+        endpoint = "tcp://127.0.0.1:5600"
+        [colours]
+        """,
+    )
+    expected = [
+        "line 1: sources[0].path: is required and missing.",
+        "line 4: sources[0].polcy: there is no such key; known here: name, type, path, policy",
+        "line 5: sources[0].policy: input should be 'lossless' or 'latest', not 'sometimes'.",
+        "line 7: sources[1].path: is required and missing.",
+        "line 8: sources[1].name: another source is called 'camera' too; rename one.",
+        "line 9: sources[1].type: sources of type 'dectris-v1' are not available in this version; 'directory' is.",
+        "line 10: sources[1].pixel_size_angstrom: input should be greater than 0, not -0.1.",
+        "line 13: recognition.backend: input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
+        "line 14: publish.zeromq: publishing by ZeroMQ is not available in this version; remove the section.",
+        "line 16: colours: there is no such key; known here: sources, recognition, publish.",
+    ]
+    assert len(found) == len(expected)
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_verifying_looks_at_folders_and_models(config: Path) -> None:
+    (config.parent / "results").write_text("a file in the way")
+    found = mistakes(
+        config,
+        """\
+        [[sources]]
+        name = "camera"
+        type = "directory"
+        path = "nowhere"
+        model = "unobtainium"
+        """,
+        verify=True,
+    )
+    assert found[0].startswith("whole file: publish.files.directory:") or "results is a file" in found[0]
+    assert "line 4: sources[0].path: the folder" in found[1]
+    assert "nowhere does not exist" in found[1]
+    assert found[2].startswith("line 5: sources[0].model: There is no model 'unobtainium'")
+
+
+def test_nothing_to_run_is_a_mistake(config: Path) -> None:
+    assert mistakes(config, "", verify=True) == [
+        "whole file: sources: there is no source, so nothing to run; add a [[sources]] section."
+    ]
+
+
+def test_a_model_folder_is_taken_from_the_folder_of_the_file(config: Path, blob_model: Path) -> None:
+    (config.parent / "incoming").mkdir()
+    (config.parent / "models").symlink_to(blob_model.parent)
+    config.write_text('sources = [{name = "camera", type = "directory", path = "incoming", model = "models/blobs"}]')
+    source = load_configuration(config, verify=True, environment={}).sources[0]
+    assert source.model == str(config.parent / "models" / "blobs")
+
+
+def test_environment_overrides_any_key(config: Path) -> None:
+    config.write_text('[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\n')
+    environment = {
+        "HRTEMD_PUBLISH__FILES__OVERLAYS": "false",
+        "HRTEMD_PUBLISH__FILES__DIRECTORY": "/data/results",
+        "HRTEMD_SOURCES__0__MODEL": "nanoparticle",
+        "HRTEMD_SOURCES__0__PIXEL_SIZE_ANGSTROM": "0.12",
+        "HRTEMD_SOURCES__1__NAME": "second",
+        "HRTEMD_SOURCES__1__TYPE": "directory",
+        "HRTEMD_SOURCES__1__PATH": "elsewhere",
+        "HOME": "/root",
+    }
+    configuration = load_configuration(config, environment=environment)
+    assert configuration.publish.files.overlays is False
+    assert configuration.publish.files.directory == Path("/data/results")
+    first, second = configuration.sources
+    assert (first.model, first.pixel_size_angstrom) == ("nanoparticle", 0.12)
+    assert second.path == config.parent / "elsewhere"
+
+
+def test_mistakes_in_the_environment_are_named_by_variable(config: Path) -> None:
+    environment = {"HRTEMD_RECOGNITION__BACKEND": "cuda", "HRTEMD_SORCES": "x", "HRTEMD_SOURCES__3__NAME": "x"}
+    found = mistakes(config, "", **environment)
+    assert found == [
+        "environment variable HRTEMD_RECOGNITION__BACKEND: recognition.backend: "
+        "input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
+        "environment variable HRTEMD_SORCES: sorces: there is no such key; known here: sources, recognition, publish.",
+        "environment variable HRTEMD_SOURCES__3__NAME: sources[3].name: there is no such key to override.",
+    ]
+
+
+def test_text_that_is_not_toml_is_named_by_line(config: Path) -> None:
+    assert "line 2" in mistakes(config, 'a = 1\nb = "open\n')[0]
+
+
+def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="No such file"):
+        load_configuration(tmp_path / "missing.toml")

@@ -1,0 +1,154 @@
+"""`hrtemd run`, the installed command in a process of its own."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from daemon.atoms import read_parquet
+from daemon.sources.directory_simulator import rename_in, write_in_pieces
+
+WriteFrame = Callable[..., Path]
+PATIENCE_SECONDS = 120.0  # the machine may be busy
+
+
+class Daemon:
+    """Starts and stops `hrtemd run` on a folder with `incoming` and `results`."""
+
+    def __init__(self, folder: Path, command: Path, model: Path) -> None:
+        self.incoming, self.results = folder / "incoming", folder / "results"
+        self.incoming.mkdir()
+        self.config, self.log = folder / "config.toml", folder / "log"
+        self._command, self._model = command, model
+        self._process: subprocess.Popen[bytes] | None = None
+        self.configure()
+
+    def configure(self, source: str = "", top: str = "") -> None:
+        self.config.write_text(
+            f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\nmodel = "{self._model}"\n'
+            f"pixel_size_angstrom = 0.1\n{source}\n{top}\n"
+        )
+
+    def start(self) -> None:
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen([self._command, "run", "--config", self.config], stderr=log)
+        self.wait_for(lambda: "ready" in self.log.read_text())
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        deadline = monotonic() + PATIENCE_SECONDS
+        while not happened():
+            assert self._process
+            assert self._process.poll() is None, self.log.read_text()
+            assert monotonic() < deadline, self.log.read_text()
+            sleep(0.02)
+
+    def wait_for_results(self, *stems: str) -> None:
+        self.wait_for(lambda: all((self.results / f"{stem}.overlay.png").exists() for stem in stems))
+
+    def count(self, stem: str) -> int:
+        rows: int = read_parquet(self.results / f"{stem}.atoms.parquet").num_rows
+        return rows
+
+    def stop(self, request: int = signal.SIGTERM) -> int:
+        assert self._process
+        self._process.send_signal(request)
+        return self._process.wait(PATIENCE_SECONDS)
+
+    def kill(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, hrtemd_path: Path, blob_model: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path, hrtemd_path, blob_model)
+    yield daemon
+    daemon.kill()
+
+
+def test_frames_become_tables_errors_become_events_and_restarts_do_nothing_twice(
+    daemon: Daemon, tmp_path: Path, write_frame: WriteFrame
+) -> None:
+    write_frame(daemon.incoming / "early.npy", blobs=1)
+    daemon.start()
+    write_in_pieces(write_frame(tmp_path / "slow.npy", blobs=2), daemon.incoming, pieces=4, pause_seconds=0.2)
+    rename_in(write_frame(tmp_path / "renamed.npy", blobs=3, seed=1), daemon.incoming)
+    write_frame(daemon.incoming / "session" / "deep.npy", blobs=4, seed=2)
+    (daemon.incoming / "torn.npy").write_bytes((daemon.incoming / "slow.npy").read_bytes()[:500])
+    daemon.wait_for_results("early", "slow", "renamed", "session/deep")
+    events = daemon.results / "events.jsonl"
+    daemon.wait_for(events.exists)
+
+    assert daemon.stop() == 0
+    stems = ("early", "slow", "renamed", "session/deep")
+    assert [daemon.count(stem) for stem in stems] == [1, 2, 3, 4]
+    (event,) = [json.loads(line) for line in events.read_text().splitlines()]
+    assert event["source"] == "camera"
+    assert event["origin"] == str(daemon.incoming / "torn.npy")
+    assert "cut short" in event["error"]
+    assert not list(daemon.results.glob("torn*"))
+    log = daemon.log.read_text()
+    assert "camera: renamed: 3 atoms in" in log
+    assert "stopped: 4 analysed, 1 failed" in log
+
+    # After a restart only what lacks results, or has changed, is analysed.
+    (daemon.incoming / "torn.npy").unlink()
+    write_frame(daemon.incoming / "session" / "deep.npy", blobs=6, seed=2)
+    (daemon.results / "renamed.overlay.png").unlink()
+    os.utime(daemon.incoming / "early.npy")  # newer than its results, though the same
+    write_frame(daemon.incoming / "meanwhile.npy", blobs=5)
+    untouched = (daemon.results / "slow.atoms.parquet").stat().st_mtime_ns
+    daemon.start()
+    daemon.wait_for_results("meanwhile", "renamed", "session/deep")
+    daemon.wait_for(lambda: daemon.count("session/deep") == 6)
+    assert daemon.stop(signal.SIGINT) == 0
+    assert "stopped: 3 analysed, 0 failed, 1 had their results already" in daemon.log.read_text()
+    assert (daemon.results / "slow.atoms.parquet").stat().st_mtime_ns == untouched
+    assert not list(daemon.results.rglob("*-2.*"))
+    assert not list(daemon.results.rglob(".*"))
+
+
+def test_results_may_lie_within_the_watched_folder(daemon: Daemon, write_frame: WriteFrame) -> None:
+    daemon.configure(top='[publish.files]\ndirectory = "incoming"')
+    daemon.results = daemon.incoming
+    daemon.start()
+    write_frame(daemon.incoming / "frame.npy", blobs=3)
+    daemon.wait_for_results("frame")
+    write_frame(daemon.incoming / "next.npy", blobs=4)
+    daemon.wait_for_results("next")
+    sleep(1.0)
+    assert daemon.stop() == 0
+    assert "stopped: 2 analysed, 0 failed" in daemon.log.read_text()
+
+
+def test_live_view_drops_and_says_so(daemon: Daemon, write_frame: WriteFrame) -> None:
+    daemon.configure(source='policy = "latest"')
+    for index in range(5):
+        os.utime(write_frame(daemon.incoming / f"old{index}.npy", blobs=index + 1), (1000 + index, 1000 + index))
+    daemon.start()
+    daemon.wait_for_results("old4")
+    assert daemon.stop() == 0
+    assert [path.name for path in daemon.results.glob("*.parquet")] == ["old4.atoms.parquet"]
+    assert "4 files were there before the newest one and are left out" in daemon.log.read_text()
+
+
+def test_stopping_leaves_no_half_result_and_the_next_start_finishes(daemon: Daemon, write_frame: WriteFrame) -> None:
+    stems = [f"frame{index:02d}" for index in range(12)]
+    for index, stem in enumerate(stems):
+        write_frame(daemon.incoming / f"{stem}.npy", blobs=index + 1)
+    daemon.start()
+    daemon.wait_for(lambda: any(daemon.results.glob("*.atoms.parquet")))
+    assert daemon.stop() == 0
+    done = {path.name.removesuffix(".atoms.parquet") for path in daemon.results.glob("*.parquet")}
+    assert {path.name.removesuffix(".overlay.png") for path in daemon.results.glob("*.png")} == done
+    daemon.start()
+    daemon.wait_for_results(*stems)
+    assert daemon.stop() == 0
+    assert [daemon.count(stem) for stem in stems] == list(range(1, 13))
+    assert f"stopped: {len(stems) - len(done)} analysed" in daemon.log.read_text()
