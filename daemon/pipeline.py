@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
-from threading import Event, Thread
+from threading import Event, Lock, Thread
 from time import perf_counter
 
 from daemon.errors import HrtemdError
@@ -67,6 +67,12 @@ def explain(error: Exception) -> str:
     return f"Unexpected {type(error).__name__}: {error}. This is a fault in hrtemd; please report it with the log."
 
 
+def beginning_with_file(sentence: str, origin: str) -> str:
+    """Begin a sentence with the file it is about, unless it names it already."""
+    name = Path(origin).name
+    return sentence if name in sentence else f"{name}: {sentence}"
+
+
 def is_foreseen(error: Exception) -> bool:
     """Whether an error's own sentence says all there is to say."""
     return isinstance(error, HrtemdError | OSError)
@@ -98,6 +104,7 @@ class Pipeline:
         self._files = files
         self._on_end = on_end
         self._stop = Event()
+        self._reporting = Lock()
         self._inbox = Inbox(policies)
         self._overlays: Queue[tuple[str, Analysed] | None] = Queue(_OVERLAYS_WAITING)
         self._feeders = [Thread(target=self._feed, args=[source], name=source.name, daemon=True) for source in sources]
@@ -169,13 +176,15 @@ class Pipeline:
 
     def _report(self, failure: Failure) -> None:
         """Make an error known: in the log, and as an event beside the results."""
-        self.counts["failed"] += 1
         sentence = explain(failure.error)
-        log.error("%s: %s", failure.source, sentence, exc_info=None if is_foreseen(failure.error) else failure.error)
-        try:
-            self._files.write_event(failure.source, failure.origin, sentence)
-        except OSError as error:
-            log.error("%s: the event could not be written: %s", failure.source, explain(error))
+        traceback = None if is_foreseen(failure.error) else failure.error
+        log.error("%s: %s", failure.source, beginning_with_file(sentence, failure.origin), exc_info=traceback)
+        with self._reporting:
+            self.counts["failed"] += 1
+            try:
+                self._files.write_event(failure.source, failure.origin, sentence)
+            except OSError as error:
+                log.error("%s: the event could not be written: %s", failure.source, explain(error))
 
 
 def _log_line(arrival: Arrival, analysed: Analysed) -> str:

@@ -110,7 +110,9 @@ def _run(batch: "Iterator[Report]", output: Path) -> "list[Report]":
 
 
 def _line(report: "Report") -> str:
+    from daemon.pipeline import beginning_with_file
+
     if report.error is not None:
-        return f"{report.file}: failed: {report.error}"
+        return f"failed: {beginning_with_file(report.error, report.file)}"
     warnings = "".join(f"; warning: {warning}" for warning in report.warnings)
     return f"{report.file}: {report.count} atoms in {report.latency_ms:.0f} ms -> {report.stem}{warnings}"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -47,7 +46,6 @@ class FilePublisher:
     def __init__(self, directory: Path, *, overlays: bool) -> None:
         self.directory = directory
         self.overlays = overlays
-        self._event_lock = Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -76,7 +74,7 @@ class FilePublisher:
     def write_event(self, source: str, origin: str, error: str) -> None:
         """Append an error to `events.jsonl`: what stands there has no atom table."""
         event = {"time": datetime.now(UTC).isoformat(), "source": source, "origin": origin, "error": error}
-        with self._event_lock, (self.directory / "events.jsonl").open("a", **_TEXT) as events:
+        with (self.directory / "events.jsonl").open("a", **_TEXT) as events:
             events.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def has_results(self, arrival: Arrival) -> bool:

@@ -113,8 +113,10 @@ class DirectorySource:
         """Take in announcements until a file is due; return whether the whole folder must be listed anew."""
         folder_came = False
         next_due = min((candidate.due for candidate in self._candidates.values()), default=float("inf"))
-        wait_seconds = min(next_due - monotonic(), _LONGEST_WAIT_SECONDS)
-        while announcement := watch.next(wait_seconds):
+        # Not for longer: a file written in many small pieces announces each of them.
+        until = monotonic() + _LONGEST_WAIT_SECONDS
+        wait_seconds = min(next_due, until) - monotonic()
+        while monotonic() < until and (announcement := watch.next(wait_seconds)):
             wait_seconds = 0.0
             if announcement.is_folder:
                 folder_came = True  # with files in it, perhaps, that came before it could be watched

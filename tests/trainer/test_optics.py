@@ -47,8 +47,8 @@ def test_contrast_is_positive_where_atoms_are_bright() -> None:
     blob = np.exp(-(np.hypot(*np.mgrid[-48:48, -48:48]) ** 2) / 20)
     atom = torch.from_numpy(np.exp(0.1j * blob).astype(np.complex64))
 
-    assert bright.contrast(1 / 2.1) > 0.3
-    assert dark.contrast(1 / 2.1) < -0.3
+    assert bright.contrast(1 / 2.1).min() > 0.3
+    assert dark.contrast(1 / 2.1).max() < -0.3
     assert intensity(atom, SAMPLING, bright)[48, 48] > 1
     assert intensity(atom, SAMPLING, dark)[48, 48] < 1
 
@@ -64,3 +64,12 @@ def test_convergence_damps_what_is_out_of_focus(wave: np.ndarray) -> None:
 def test_wavelength_is_relativistic() -> None:
     assert Optics(80, 0, 0, 0).wavelength_angstrom == pytest.approx(0.041757, rel=1e-4)
     assert Optics(300, 0, 0, 0).wavelength_angstrom == pytest.approx(0.019687, rel=1e-4)
+
+
+def test_astigmatism_can_invert_contrast_along_one_direction() -> None:
+    astigmatic = Optics(voltage_kv=80, c10=10, c30=0, focal_spread_angstrom=30, c12=Aberration(40, 0.3))
+
+    contrast = astigmatic.contrast(1 / 2.1)
+
+    assert contrast.max() > 0.3
+    assert contrast.min() < -0.3

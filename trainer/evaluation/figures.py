@@ -44,6 +44,9 @@ STYLE: dict[Any, Any] = {
 SCORE_TICKS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 SCORE_RANGE = (0.005, 0.9995)
 
+OVERLAY_ANGSTROM = 30.0
+OVERLAY_MARKS = {"true": ("o", SKY), "missed": ("s", ORANGE), "false": ("x", VERMILION)}
+
 # A bin of fewer says nothing about reliability.
 FEWEST_ATOMS = 10
 
@@ -189,12 +192,6 @@ def draw_overlays(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
     figure.savefig(path)
 
 
-OVERLAY_ANGSTROM = 30.0
-OVERLAY_MARKS = {"true": ("o", SKY), "missed": ("s", ORANGE), "false": ("x", VERMILION)}
-# A dark rim keeps marks and letters apart from bright atoms.
-RIM = [withStroke(linewidth=2.0, foreground="black", alpha=0.6)]
-
-
 def _draw_overlay(panel: Axes, outcome: Outcome) -> None:
     labelled, matching = outcome.labelled, outcome.matching
     pixels, pixel_size = labelled.frame.pixels, labelled.pixel_size_angstrom
@@ -211,21 +208,30 @@ def _draw_overlay(panel: Axes, outcome: Outcome) -> None:
     }
     for label, (marker, colour) in OVERLAY_MARKS.items():
         x, y = positions[label].T
-        panel.plot(x, y, marker, markerfacecolor="none", markeredgecolor=colour, markersize=7, path_effects=RIM)
+        # A dark rim keeps a mark apart from bright atoms.
+        panel.plot(x, y, marker, markersize=7, fillstyle="none", color="black", markeredgewidth=2)
+        panel.plot(x, y, marker, markersize=7, fillstyle="none", color=colour, markeredgewidth=1)
 
     # The middle of what is judged: the border, where nothing is, would look like atoms missed.
     low, high = np.array(outcome.view.low_angstrom), np.array(outcome.view.high_angstrom)
     shown = min(OVERLAY_ANGSTROM, *(high - low))
     x_low, y_low = (low + high - shown) / 2
     panel.set(xlim=(x_low, x_low + shown), ylim=(y_low + shown, y_low))
-    bar_x, bar_y = x_low + 0.05 * shown, y_low + 0.95 * shown
-    panel.plot([bar_x, bar_x + 10], [bar_y, bar_y], color="white", linewidth=3, path_effects=[withStroke(linewidth=5)])
-    panel.annotate(
-        "1 nm", (bar_x + 5, bar_y), (0, 5), textcoords="offset points", ha="center", color="white", path_effects=RIM
-    )
+    _draw_scale_bar(panel, x_low + 0.05 * shown, y_low + 0.95 * shown)
     dose = labelled.conditions.get(DOSE)
     title = str(labelled.conditions[CONDITION])
     panel.set_title(title if dose is None else f"{title}, {dose:g} e/Å²", fontsize=8)
+
+
+def _draw_scale_bar(panel: Axes, x_angstrom: float, y_angstrom: float) -> None:
+    """A bar of 10 Å from a point to the right."""
+    ends, height = [x_angstrom, x_angstrom + 10], [y_angstrom, y_angstrom]
+    panel.plot(ends, height, color="black", linewidth=5, zorder=5)
+    panel.plot(ends, height, color="white", linewidth=3, zorder=5)
+    label = panel.annotate(
+        "1 nm", (x_angstrom + 5, y_angstrom), (0, 5), textcoords="offset points", ha="center", color="white", zorder=6
+    )
+    label.set_path_effects([withStroke(linewidth=2, foreground="black")])
 
 
 def _figure(
