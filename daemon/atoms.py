@@ -1,6 +1,7 @@
 """The atom table: its schema, written once, and the files it is kept in."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def atom_table(
     kind: str,
     probability: NDArray[np.floating[Any]],
     sigma_angstrom: NDArray[np.floating[Any]],
-    species: list[str] | None = None,
+    species: Sequence[str | None] | None = None,
     species_probability: NDArray[np.floating[Any]] | None = None,
 ) -> pa.Table:
     """Build a table of atoms or columns.

@@ -41,6 +41,18 @@ class Exposure:
     levels: int | None = None
 
 
+def good_scintillator(pixel_size_angstrom: float, dose_per_square_angstrom: float) -> Exposure:
+    """An undisturbed exposure of a good scintillator camera, for samples and reference conditions."""
+    return Exposure(
+        pixel_size_angstrom,
+        dose_per_square_angstrom,
+        blur_angstrom=0.05,
+        mtf_half=0.7,
+        mtf_power=2.0,
+        mtf_floor=0.1,
+    )
+
+
 def expose(
     image: Tensor, sampling_angstrom: float, exposure: Exposure, rng: np.random.Generator
 ) -> NDArray[np.float32]:
@@ -55,8 +67,8 @@ def expose(
         rng: Decides the counts.
 
     Returns:
-        Shape (pixels, pixels), in electrons before gain. Pixel (row, column) is centred on y = row · p, x = column · p of
-        the image, p being `actual_pixel_size`.
+        Shape (pixels, pixels), in electrons before gain. Pixel (row, column) is centred on y = row · p, x = column · p
+        of the image, p being `actual_pixel_size`.
     """
     expected = _on_pixels(image, sampling_angstrom, exposure)
     pixels = expected.shape[-1]
@@ -82,7 +94,8 @@ def expose(
 def actual_pixel_size(side: int, sampling_angstrom: float, exposure: Exposure) -> float:
     """The pixel size at or just below the one asked for at which a number of pixels that FFTs like covers the field."""
     field_angstrom = side * sampling_angstrom
-    return field_angstrom / next_fast_len(round(field_angstrom / exposure.pixel_size_angstrom), real=True)
+    pixels: int = next_fast_len(round(field_angstrom / exposure.pixel_size_angstrom), real=True)
+    return field_angstrom / pixels
 
 
 def _on_pixels(image: Tensor, sampling_angstrom: float, exposure: Exposure) -> Tensor:
@@ -99,7 +112,8 @@ def _on_pixels(image: Tensor, sampling_angstrom: float, exposure: Exposure) -> T
         * torch.sinc(pixel_size * y)
     )
     spectrum = torch.fft.rfft2(image) * transfer
-    return torch.fft.irfft2(_resize_spectrum(spectrum, side, pixels), s=(pixels, pixels)) * (pixels / side) ** 2
+    expected: Tensor = torch.fft.irfft2(_resize_spectrum(spectrum, side, pixels), s=(pixels, pixels))
+    return expected * (pixels / side) ** 2
 
 
 def _resize_spectrum(spectrum: Tensor, side: int, pixels: int) -> Tensor:

@@ -12,7 +12,7 @@ RECIPES = Path(__file__).parent / "recipes"
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    """Rebuild hrtemd's networks from simulation.
+    r"""Rebuild hrtemd's networks from simulation.
 
     A RECIPE is a TOML file, or the name of a shipped one: graphene, nanoparticle. Everything is made under --work
     (default runs/NAME) and goes on where it was interrupted.

@@ -30,7 +30,7 @@ def export_network(network: SiteNetwork, path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            network.eval().to(memory_format=torch.contiguous_format),
+            network.eval(),
             (example,),
             opset_version=OPSET,
             dynamo=True,

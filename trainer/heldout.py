@@ -6,16 +6,12 @@ import numpy as np
 
 from daemon.frames import Acquisition, Calibration, CalibrationSource, Frame
 from trainer.batches import MARGIN_ANGSTROM
-from trainer.camera import Exposure
+from trainer.camera import Exposure, good_scintillator
 from trainer.evaluation.truth import CONDITION, DOSE, LabelledFrame
 from trainer.microscope import draw_exposure, draw_optics, take, vacuum
 from trainer.optics import Optics
 from trainer.recipe import Recipe
 from trainer.simulation import ExitWave, WaveStore
-
-REFERENCE_BLUR_ANGSTROM = 0.05
-REFERENCE_MTF = {"mtf_half": 0.7, "mtf_power": 2.0, "mtf_floor": 0.1}
-"""A good scintillator camera."""
 
 
 def reference_frames(recipe: Recipe, store: WaveStore) -> Iterator[LabelledFrame]:
@@ -61,12 +57,7 @@ def empty_frames(recipe: Recipe, store: WaveStore, seed: int) -> list[LabelledFr
 
 
 def _reference_exposure(recipe: Recipe, dose_per_square_angstrom: float) -> Exposure:
-    return Exposure(
-        pixel_size_angstrom=recipe.evaluation.pixel_size_angstrom,
-        dose_per_square_angstrom=dose_per_square_angstrom,
-        blur_angstrom=REFERENCE_BLUR_ANGSTROM,
-        **REFERENCE_MTF,
-    )
+    return good_scintillator(recipe.evaluation.pixel_size_angstrom, dose_per_square_angstrom)
 
 
 def _label(

@@ -62,8 +62,7 @@ class SiteNetwork(nn.Module):
         self.geometry = nn.Conv2d(widths[0], GEOMETRY_CHANNELS, 1)
         # Most cells are empty: starting from that belief spares the first hundreds of steps.
         nn.init.zeros_(self.logits.weight)
-        with torch.no_grad():
-            self.logits.bias.copy_(torch.tensor([3.0] + [0.0] * classes))
+        self.logits.bias = nn.Parameter(torch.tensor([3.0] + [0.0] * classes))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (batch, frames, height, width) to (batch, 1 + classes + 3, height / 2, width / 2).

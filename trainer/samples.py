@@ -16,7 +16,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from trainer.batches import MARGIN_ANGSTROM
-from trainer.camera import Exposure
+from trainer.camera import good_scintillator
 from trainer.evaluation.matching import View
 from trainer.microscope import Shot, take
 from trainer.optics import Optics
@@ -30,7 +30,6 @@ PIXEL_SIZE_ANGSTROM = 0.12
 FIELD_ANGSTROM = 72.0
 FIELD_PIXELS = 480
 SEED = 777_000
-SCINTILLATOR = {"mtf_half": 0.7, "mtf_power": 2.0, "mtf_floor": 0.1}
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Sample:
 
 
 def _clean(specimen: Specimen) -> bool:
-    return not specimen.site_ignored.any() and (specimen.site_of_atom >= 0).all()
+    return bool(not specimen.site_ignored.any() and (specimen.site_of_atom >= 0).all())
 
 
 def _sheet(least: int, most: int) -> Callable[[Specimen], bool]:
@@ -104,7 +103,7 @@ def _shoot(sample: Sample, seed: int) -> tuple[Shot, NDArray[np.bool_]]:
     while not sample.wanted(specimen):
         specimen = draw(rng, FIELD_ANGSTROM)
     exit_wave = simulate(specimen, FIELD_PIXELS, sample.optics.voltage_kv, rng)
-    exposure = Exposure(PIXEL_SIZE_ANGSTROM, sample.dose_per_square_angstrom, blur_angstrom=0.05, **SCINTILLATOR)
+    exposure = good_scintillator(PIXEL_SIZE_ANGSTROM, sample.dose_per_square_angstrom)
     return take(exit_wave, sample.optics, exposure, rng, MARGIN_ANGSTROM), specimen.site_ignored
 
 
@@ -115,7 +114,7 @@ def _as_counts(frame: NDArray[np.float32]) -> NDArray[Any]:
 
 def _describe(sample: Sample, shot: Shot, ignored: NDArray[np.bool_], shape: tuple[int, ...]) -> dict[str, Any]:
     view = View.of_frame(shape, shot.pixel_size_angstrom, border_angstrom=0.0)
-    atoms = int(view.holds(shot.positions_px * shot.pixel_size_angstrom)[~ignored].sum())
+    atoms = int(view.holds(shot.positions_px.astype(np.float64) * shot.pixel_size_angstrom)[~ignored].sum())
     return {
         "model": sample.model,
         "pixel_size_angstrom": round(shot.pixel_size_angstrom, 5) if sample.tell_pixel_size else None,

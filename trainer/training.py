@@ -62,9 +62,8 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         shape = recipe.network
-        self.network = SiteNetwork(1, len(shape.classes), shape.widths, shape.depths).to(
-            memory_format=torch.channels_last
-        )
+        self.network = SiteNetwork(1, len(shape.classes), shape.widths, shape.depths)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         self.average = deepcopy(self.network).eval()
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         kept = [p for p in self.network.parameters() if p.ndim <= 1]

@@ -34,11 +34,11 @@ class PreparedFrame:
 
     def to_acquired(self, positions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Map positions (n, 2) from `image` to the acquired frame; both count from pixel centres."""
-        return (positions + 0.5) * np.asarray(self.scale) - 0.5
+        return np.asarray((positions + 0.5) * np.asarray(self.scale) - 0.5)
 
     def from_acquired(self, positions: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
         """Map positions (n, 2) from pixels of the acquired frame to pixels of `image`."""
-        return (positions + 0.5) / np.asarray(self.scale) - 0.5
+        return np.asarray((positions + 0.5) / np.asarray(self.scale) - 0.5)
 
 
 def prepare(pixels: NDArray[Any], pixel_size_angstrom: float, sampling_angstrom: float) -> PreparedFrame:
@@ -89,7 +89,7 @@ def normalise(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[n
         )
     variance = _smooth(np.square(centred), sampling_angstrom)
     # The floor keeps a dead corner of the detector flat instead of blowing up its last bit of noise.
-    return centred / np.sqrt(np.maximum(variance, 1e-4 * overall_variance))
+    return np.asarray(centred / np.sqrt(np.maximum(variance, 1e-4 * overall_variance)), np.float32)
 
 
 def _smooth(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[np.float32]:
@@ -99,4 +99,5 @@ def _smooth(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[np.
     coarse = cv2.resize(image, (max(1, width // step), max(1, height // step)), interpolation=cv2.INTER_AREA)
     radius = NORMALISATION_RADIUS_ANGSTROM / (step * sampling_angstrom)
     blurred = cv2.GaussianBlur(coarse, (0, 0), radius, borderType=cv2.BORDER_REFLECT)
-    return cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+    smooth: NDArray[np.float32] = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+    return smooth

@@ -22,6 +22,11 @@ from daemon.recognition.tiling import TILE_PIXELS, run_tiled
 LOWEST_RAW_PROBABILITY = 0.02
 """Candidates below this are dropped before calibration; no calibration lifts them to anything of use."""
 
+LEAST_FIELD_ANGSTROM = 5.0
+
+MAX_INPUT_PIXELS = 16384**2
+"""Of the network's input: a gigabyte before the first layer."""
+
 
 @dataclass(frozen=True)
 class Recognition:
@@ -105,8 +110,8 @@ class Recogniser:
     def _estimate(self, frame: Frame) -> Calibration:
         if self.manifest.specimen != "graphene":
             raise CalibrationError(
-                f"{frame.name} has no pixel size, and the model {self.manifest.name} cannot tell one from the lattice. "
-                f"Give it with --pixel-size, in {frame.name}.json (pixel_size_angstrom), or for the source in config.toml."
+                f"{frame.name} has no pixel size, and the model {self.manifest.name} cannot tell it from the lattice. "
+                f"Give it with --pixel-size, as pixel_size_angstrom in {frame.name}.json, or in config.toml."
             )
         return Calibration(estimate_graphene_pixel_size(frame.pixels), CalibrationSource.ESTIMATED)
 
@@ -136,20 +141,12 @@ class Recogniser:
 
 
 def _check_size(shape: tuple[int, ...], pixel_size_angstrom: float, manifest: Manifest) -> None:
-    height, width = (extent * pixel_size_angstrom / manifest.sampling_angstrom for extent in shape)
-    if min(height, width) < manifest.input_multiple:
-        raise FrameError(
-            f"the frame covers {shape[1] * pixel_size_angstrom:.1f} × {shape[0] * pixel_size_angstrom:.1f} Å, too little to "
-            f"hold a lattice; is {pixel_size_angstrom:g} Å per pixel right?"
-        )
-    if height * width > MAX_INPUT_PIXELS:
-        raise FrameError(
-            f"the frame covers {shape[1] * pixel_size_angstrom / 10:.0f} × {shape[0] * pixel_size_angstrom / 10:.0f} nm, more "
-            f"than can be analysed at {manifest.sampling_angstrom:g} Å per pixel; is {pixel_size_angstrom:g} Å per pixel right?"
-        )
-
-
-MAX_INPUT_PIXELS = 16384**2
+    height, width = (extent * pixel_size_angstrom for extent in shape)
+    extent = f"at {pixel_size_angstrom:g} Å per pixel the frame covers {width:.0f} × {height:.0f} Å"
+    if min(height, width) < LEAST_FIELD_ANGSTROM:
+        raise FrameError(f"{extent}, too little to hold a lattice; check the pixel size.")
+    if height * width > MAX_INPUT_PIXELS * manifest.sampling_angstrom**2:
+        raise FrameError(f"{extent}, too much to be seen atom by atom; check the pixel size.")
 
 
 def _calibrate(peaks: Peaks, manifest: Manifest) -> Peaks:
@@ -169,15 +166,15 @@ def _calibrate(peaks: Peaks, manifest: Manifest) -> Peaks:
 
 def _table(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa.Table:
     """The atom table, species named where the model tells them."""
-    best = peaks.class_probability.argmax(axis=1)
-    names = [manifest.classes[index] for index in best]
+    # `metal` is what a model says that tells no element.
+    names = [None if name == "metal" else name for name in manifest.classes]
     return atom_table(
         peaks.positions,
         pixel_size_angstrom,
         manifest.kind,
         peaks.probability,
         peaks.sigma * pixel_size_angstrom,
-        species=[None if name == "metal" else name for name in names],
+        species=[names[index] for index in peaks.class_probability.argmax(axis=1)],
         species_probability=peaks.class_probability.max(axis=1, initial=0.0),
     )
 
