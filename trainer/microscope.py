@@ -31,7 +31,7 @@ class Shot:
     Attributes:
         pixels: Shape (height, width), as a camera would deliver it.
         pixel_size_angstrom: Of these pixels.
-        positions_px: Shape (sites, 2), x and y from the centre of the top-left pixel, also of sites outside of the frame.
+        positions_px: Shape (sites, 2), x and y from the centre of the top-left pixel; some lie outside of the frame.
     """
 
     pixels: NDArray[np.float32]

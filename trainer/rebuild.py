@@ -6,7 +6,7 @@ from pathlib import Path
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
 from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
-from trainer.export import fit_calibration, write_package
+from trainer.export import export_network, fit_calibration, write_manifest
 from trainer.heldout import empty_frames, range_frames, reference_frames
 from trainer.recipe import Recipe
 from trainer.simulation import WaveStore, simulate_store
@@ -51,11 +51,14 @@ class Workspace:
         """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon."""
         training = Training(self.recipe)
         training.load(self._checkpoint)
-        raw = write_package(training.average, self.recipe, self.folder / "raw" / self.recipe.name, training.seconds)
+        network, seconds = training.average, training.seconds
+        export_network(network, self.package_folder / "model.onnx")
+        uncalibrated = write_manifest(network, self.recipe, self.package_folder, seconds)
         store = WaveStore.open(self.folder / "calibration")
         draws = min(CALIBRATION_DRAWS, 4 * len(store))
-        calibration = fit_calibration(raw, range_frames(self.recipe, store, draws, self.recipe.seed + CALIBRATION_SEED))
-        return write_package(training.average, self.recipe, self.package_folder, training.seconds, calibration)
+        frames = range_frames(self.recipe, store, draws, self.recipe.seed + CALIBRATION_SEED)
+        calibration = fit_calibration(uncalibrated, frames)
+        return write_manifest(network, self.recipe, self.package_folder, seconds, calibration)
 
     def evaluate(self, real_graphene: Path | None = None) -> None:
         """Write the report into the model package."""

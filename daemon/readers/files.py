@@ -29,11 +29,18 @@ def frame_files(paths: Iterable[Path]) -> list[Path]:
     """
     named: list[Path] = []
     for path in paths:
-        named.extend(sorted(_files_within(path), key=_natural_key) if path.is_dir() else [path])
+        named.extend(sorted(_files_within(path), key=_natural_key) if _is_folder(path) else [path])
     files = list(dict.fromkeys(named))
     emi_stems = {file.with_suffix("") for file in files if file.suffix.lower() == ".emi"}
     frame_stems = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
     return [file for file in files if not _is_companion(file, emi_stems, frame_stems)]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # reading it as a file then says what is wrong
+        return False
 
 
 def _files_within(folder: Path) -> Iterator[Path]:

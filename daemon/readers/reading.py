@@ -40,11 +40,12 @@ def read_frames(path: Path, *, source: str = "files", pixel_size_angstrom: float
         keys = sidecar.for_image(index)
         calibration = calibrate(stack, path, pixel_size_angstrom, keys.get("pixel_size_angstrom"))
         acquisition = merge(stack.acquisition, keys)
+        number = index if acquisition.series_index is None else acquisition.series_index
         pixels = guarded(path, partial(stack.load, position))
         pixels = validate_pixels(pixels, path.name if len(images) == 1 else f"{path.name}, image {index}")
         yield Frame(
             pixels=pixels,
-            frame_id=make_frame_id(source, acquisition.series_id or path.name, index, pixels),
+            frame_id=make_frame_id(source, acquisition.series_id or path.name, number, pixels),
             name=name,
             calibration=calibration,
             acquisition=acquisition,

@@ -44,7 +44,6 @@ ROWS = SCALE_ROWS + RING_ROWS
 
 # Prominences are natural logarithms of the power over that around it. Noise makes stars of up to 3.9 (both rings), and
 # at one given place and scale rings of 0.8 ± 0.4.
-HIGHEST_PROMINENCE = 6.0
 LEAST_STAR = 4.5
 LEAST_LONE_RING = 3.0
 VISIBLE_RING = 1.8
@@ -112,7 +111,7 @@ def _prominence(pixels: NDArray[Any]) -> NDArray[np.float32]:
     wrapped = np.pad(np.clip(level, -2, 2), ((0, 0), (40, 40)), mode="wrap")
     level -= cv2.blur(wrapped, (61, 31))[:, 40:-40]
     level[~known] = 0
-    return np.clip(level, -1, HIGHEST_PROMINENCE)
+    return level
 
 
 def _power_spectrum(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
@@ -154,7 +153,7 @@ def _refine(prominence: NDArray[np.float32], star: _Star) -> float:
     for offset, turn, ring in ((0, 0, star.first), (RING_ROWS, STAR_COLUMNS // 2, star.second)):
         if ring < VISIBLE_RING:
             continue
-        near_rows = np.arange(max(star.row + offset - 6, 0), min(star.row + offset + 7, ROWS))
+        near_rows = np.arange(max(star.row + offset - 8, 0), min(star.row + offset + 9, ROWS))
         for direction in range(3):
             middle = star.column + turn + direction * STAR_COLUMNS
             near_columns = np.arange(middle - 5, middle + 6) % COLUMNS

@@ -667,7 +667,7 @@ share = st.floats(0, 1, exclude_max=True)
     # Headers are where a changed byte hurts.
     changes=st.lists(st.tuples(st.sampled_from([256, 2048, 1_000_000]), share, st.integers(0, 255)), max_size=4),
 )
-@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_damaged_file_gives_frames_or_a_frame_error(
     intact: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,

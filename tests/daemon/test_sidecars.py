@@ -56,7 +56,7 @@ def test_every_key(frame: Path) -> None:
     assert read.calibration == Calibration(0.12, CalibrationSource.SIDECAR)
     for key, value in ALL_KEYS.items():
         assert key == "pixel_size_angstrom" or getattr(read.acquisition, key) == value
-    assert read.frame_id.startswith("files/tilt 3/")
+    assert read.frame_id.startswith("files/tilt 3/1/")
 
 
 def test_one_value_per_image_of_a_stack(stack: Path) -> None:

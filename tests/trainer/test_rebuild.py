@@ -1,0 +1,193 @@
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from daemon.frames import Calibration, CalibrationSource, Frame
+from daemon.recognition.backends import ENGINES, open_session
+from daemon.recognition.package import ModelPackage
+from daemon.recognition.recogniser import Recogniser
+from trainer.batches import Batch, Batches
+from trainer.export import export_network
+from trainer.network import SiteNetwork
+from trainer.recipe import Recipe
+from trainer.simulation import WaveStore, simulate_store
+from trainer.training import Training, losses
+
+GRAPHENE = Path(__file__).parents[2] / "trainer" / "recipes" / "graphene.toml"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Recipe:
+    return Recipe.load(GRAPHENE).smoke()
+
+
+def test_a_rebuild_leaves_a_package_the_daemon_runs(smoke: Path) -> None:
+    package = ModelPackage.load(smoke / "package" / "graphene")
+    noise = np.random.default_rng(0).poisson(50, (128, 128)).astype(np.uint16)
+    frame = Frame(noise, "id", "noise", Calibration(0.2, CalibrationSource.OVERRIDE))
+
+    recognition = Recogniser(package).recognise(frame)
+
+    assert recognition.model == "graphene"
+    assert recognition.model_sha256 == package.manifest.onnx_sha256
+
+
+def test_a_rebuild_leaves_a_report(smoke: Path) -> None:
+    report = smoke / "package" / "graphene" / "report"
+
+    numbers = json.loads((report / "numbers.json").read_text())
+
+    assert set(numbers["test_sets"]) == {"reference", "range", "nothing"}
+    assert list(report.glob("*.png"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(64, 64), (160, 96)])
+def test_the_exported_package_and_the_torch_network_agree(
+    smoke: Path, recipe: Recipe, engine: str, shape: tuple[int, int]
+) -> None:
+    training = Training(recipe)
+    training.load(smoke / "training" / "checkpoint.pt")
+    images = np.random.default_rng(1).normal(size=(1, 1, *shape)).astype(np.float32)
+    with torch.no_grad():
+        expected = training.average.eval()(torch.from_numpy(images)).numpy()
+
+    session = open_session(smoke / "package" / "graphene" / "model.onnx", engine)
+    heads = session.run(images)
+
+    # bf16 keeps eight bits: two or three digits.
+    tolerance = 0.05 if "bf16" in session.description else 1e-4
+    assert heads.shape == expected.shape
+    assert np.abs(heads - expected).max() < tolerance * np.abs(expected).max()
+
+
+def test_an_exported_network_with_random_weights_agrees_too(tmp_path: Path) -> None:
+    # Weights after a short training are all small and alike; random ones are not.
+    torch.manual_seed(3)
+    network = SiteNetwork(1, 2, (8, 12, 16, 16), (1, 2, 1, 1)).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.3)
+            module.running_var.uniform_(0.5, 2)
+    torch.nn.init.normal_(network.logits.weight)
+    images = np.random.default_rng(1).normal(size=(1, 1, 80, 112)).astype(np.float32)
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+
+    export_network(network, tmp_path / "model.onnx")
+
+    heads = open_session(tmp_path / "model.onnx", "onnxruntime").run(images)
+    np.testing.assert_allclose(heads, expected, atol=1e-3)
+
+
+def test_no_cell_sees_farther_than_the_stated_reach() -> None:
+    torch.manual_seed(0)
+    network = SiteNetwork(1, 1, (4, 4, 4, 4), (1, 2, 2, 1)).eval()
+    torch.nn.init.normal_(network.logits.weight)
+    side, centre = 512, 128
+    images = torch.zeros(1, 1, side, side, requires_grad=True)
+
+    network(images)[0, :, centre, centre].sum().backward()
+
+    assert images.grad is not None
+    seen = images.grad[0, 0].abs().nonzero() - 2 * centre
+    assert 20 < seen.abs().max() <= network.receptive_field_pixels
+
+
+def test_batches_depend_on_seed_and_step_only(smoke: Path, recipe: Recipe) -> None:
+    store = WaveStore.open(smoke / "train")
+    first, again, other = Batches(recipe, store, 5)[7], Batches(recipe, store, 5)[7], Batches(recipe, store, 6)[7]
+
+    for field in fields(Batch):
+        assert torch.equal(getattr(first, field.name), getattr(again, field.name))
+    assert not torch.equal(first.images, other.images)
+
+
+def test_training_goes_on_where_it_stopped(smoke: Path, recipe: Recipe, tmp_path: Path) -> None:
+    batches = Batches(recipe, WaveStore.open(smoke / "train"), 1)
+    straight, interrupted, resumed = Training(recipe), Training(recipe), Training(recipe)
+
+    for step in range(4):
+        straight.learn(batches[step])
+    for step in range(2):
+        interrupted.learn(batches[step])
+    interrupted.save(tmp_path / "checkpoint.pt")
+    resumed.load(tmp_path / "checkpoint.pt")
+    for step in range(2, 4):
+        resumed.learn(batches[step])
+
+    assert resumed.step == 4
+    for name, value in straight.average.state_dict().items():
+        torch.testing.assert_close(resumed.average.state_dict()[name], value)
+
+
+def test_training_learns(smoke: Path, recipe: Recipe) -> None:
+    batch = Batches(recipe, WaveStore.open(smoke / "train"), 1)[0]
+    training = Training(recipe)
+
+    before = float(training.learn(batch).total.detach())
+    for _ in range(25):
+        result = training.learn(batch)
+
+    assert float(result.total.detach()) < 0.9 * before
+
+
+def test_the_losses_are_lowest_for_the_truth(smoke: Path, recipe: Recipe) -> None:
+    batch = Batches(recipe, WaveStore.open(smoke / "train"), 1)[3]
+    log_sigma = torch.full((len(batch.images), 1, *batch.near.shape[1:]), -2.0)
+    truth = torch.cat([torch.log(batch.shares.clamp(min=1e-6)), batch.offsets, log_sigma], dim=1)
+    shifted = torch.cat([truth[:, :2].roll(2, dims=-1), batch.offsets + 0.5, log_sigma], dim=1)
+
+    assert losses(truth, batch).occupancy < losses(shifted, batch).occupancy
+    assert losses(truth, batch).geometry < losses(shifted, batch).geometry
+
+
+def test_an_interrupted_simulation_is_finished_as_if_nothing_had_happened(recipe: Recipe, tmp_path: Path) -> None:
+    simulation = recipe.simulation.model_copy(
+        update={"specimens_per_shard": 1, "field_angstrom": 20.0, "field_pixels": 100}
+    )
+    simulate_store(simulation, 3, tmp_path / "straight", workers=1)
+    simulate_store(simulation, 3, tmp_path / "broken", workers=1)
+    (tmp_path / "broken" / "shard-00001.h5").unlink()
+    (tmp_path / "broken" / "shard-00001.partial").write_bytes(b"half a shard")
+
+    simulate_store(simulation, 3, tmp_path / "broken", workers=1)
+
+    for straight, broken in zip(
+        WaveStore.open(tmp_path / "straight"), WaveStore.open(tmp_path / "broken"), strict=True
+    ):
+        np.testing.assert_array_equal(straight.wave, broken.wave)
+        np.testing.assert_array_equal(straight.positions_angstrom, broken.positions_angstrom)
+
+
+def test_a_window_of_a_wave_is_that_part_of_it(smoke: Path) -> None:
+    store = WaveStore.open(smoke / "train")
+    whole, part = store.read(0), store.read(0, (30, 50, 64))
+
+    np.testing.assert_array_equal(part.wave, whole.wave[30:94, 50:114])
+    corner = np.array([50, 30]) * whole.sampling_angstrom
+    np.testing.assert_allclose(part.positions_angstrom, whole.positions_angstrom - corner, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("line", "replacement", "complaint"),
+    [
+        ('specimen = "graphene"', 'specimen = "granite"', "specimen"),
+        ("steps = ", "stepps = ", "stepps"),
+        ("field_angstrom = 64.0", "field_angstrom = -1", "field_angstrom"),
+    ],
+)
+def test_a_wrong_recipe_is_explained(tmp_path: Path, line: str, replacement: str, complaint: str) -> None:
+    from trainer.recipe import RecipeError
+
+    text = GRAPHENE.read_text()
+    assert line in text
+    path = tmp_path / "mine.toml"
+    path.write_text(text.replace(line, replacement, 1))
+
+    with pytest.raises(RecipeError, match=complaint):
+        Recipe.load(path)
