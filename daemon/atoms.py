@@ -85,7 +85,7 @@ def atom_table(
 
 def with_header(table: pa.Table, header: dict[str, Any]) -> pa.Table:
     """Attach the result's header (frame id, model, calibration, warnings ...) to its table as JSON."""
-    return table.replace_schema_metadata({_HEADER_KEY: json.dumps(header, ensure_ascii=False).encode()})
+    return table.replace_schema_metadata({_HEADER_KEY: json.dumps(header).encode()})
 
 
 def header_of(table: pa.Table) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Training, resumable at any checkpoint."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ from tqdm import tqdm
 
 from trainer.batches import Batch, Batches
 from trainer.network import SiteNetwork
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, TrainingRecipe
 from trainer.simulation import WaveStore
 
 CHECKPOINT_EVERY_SECONDS = 120.0
+WARM_UP_STEPS = 200
 AVERAGE_DECAY = 0.999
 """The exported weights are a running average over about this many steps' inverse distance from 1."""
 
@@ -55,6 +57,14 @@ def losses(heads: Tensor, batch: Batch) -> Losses:
     return Losses(occupancy, geometry)
 
 
+def learning_rate(recipe: TrainingRecipe, step: int) -> float:
+    """A linear rise over the first steps, then half a cosine down to nearly nothing at the last."""
+    rise = min(WARM_UP_STEPS, recipe.steps / 10)
+    if step < rise:
+        return recipe.learning_rate * (step + 1) / (rise + 1)
+    return recipe.learning_rate * (0.001 + 0.999 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise))) / 2)
+
+
 class Training:
     """A network on its way, with everything needed to go on from here."""
 
@@ -71,13 +81,6 @@ class Training:
             [{"params": decayed, "weight_decay": 1e-2}, {"params": kept, "weight_decay": 0.0}],
             lr=recipe.training.learning_rate,
         )
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            max_lr=recipe.training.learning_rate,
-            total_steps=recipe.training.steps + 1,
-            pct_start=min(0.1, 300 / recipe.training.steps),
-            final_div_factor=1000,
-        )
         self.step = 0
         self.seconds = 0.0
 
@@ -88,11 +91,12 @@ class Training:
         with torch.autocast("cpu", torch.bfloat16):
             heads = self.network(images)
         result = losses(heads.float(), batch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe.training, self.step)
         self.optimizer.zero_grad(set_to_none=True)
         result.total.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         self.optimizer.step()
-        self.schedule.step()
         self.step += 1
         self._follow()
         return result
@@ -114,7 +118,6 @@ class Training:
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
                 "step": self.step,
                 "seconds": self.seconds,
             },
@@ -128,7 +131,6 @@ class Training:
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
         self.step, self.seconds = state["step"], state["seconds"]
 
 

@@ -1,5 +1,6 @@
 """Microscopy formats, through RosettaSciIO."""
 
+import contextlib
 import importlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -82,12 +83,8 @@ def _velox_images(path: Path) -> list[dict[str, Any]]:
     from rsciio.emd._emd_velox import FeiEMDReader
 
     reader = FeiEMDReader(select_type="images")
-    with emd.h5py.File(path, "r") as file:
-        try:
-            reader.read_file(file)
-        except ModuleNotFoundError:
-            images: list[dict[str, Any]] = reader.dictionaries
-            return images
+    with emd.h5py.File(path, "r") as file, contextlib.suppress(ModuleNotFoundError):
+        reader.read_file(file)
     return list(reader.dictionaries)
 
 

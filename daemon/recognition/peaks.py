@@ -1,10 +1,10 @@
 """From the network's heads to sites: sub-pixel positions with probability, sigma and class.
 
-Each cell of the output (a few input pixels square) says how probable it is that a site's centre lies in it, where that
-centre is, and how sure it is of that. At low dose the probability of one site spreads over several cells, so a site's
-probability is the sum over 3 × 3 cells around a maximum, and its position the weighted mean of what these cells say. The
-idea of cells with probability, offset and uncertainty is that of DECODE (Speiser et al., Nature Methods 18, 1082, 2021),
-from single-molecule microscopy.
+Each cell of the output (a few input pixels square) says how probable it is that a site's centre lies in it, where
+that centre is, and how sure it is of that. At low dose the probability of one site spreads over several cells, so a
+site's probability is the sum over 3 × 3 cells around a maximum, and its position the weighted mean of what these
+cells say. The idea of cells with probability, offset and uncertainty is that of DECODE (Speiser et al., Nature
+Methods 18, 1082, 2021), from single-molecule microscopy.
 """
 
 from dataclasses import dataclass

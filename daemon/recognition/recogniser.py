@@ -76,9 +76,9 @@ class Recogniser:
         return self._session.description
 
     def warm_up(self, shape: tuple[int, int], pixel_size_angstrom: float) -> None:
-        """Run once on noise, so that the first real frame of this shape does not pay for compilation."""
+        """Recognise noise once, so that the first real frame of this shape does not pay for compilation and imports."""
         noise = np.random.default_rng(0).poisson(100, shape).astype(np.float32)
-        self._run(noise, pixel_size_angstrom, {})
+        self.recognise(Frame(noise, "", "warm-up", Calibration(pixel_size_angstrom, CalibrationSource.OVERRIDE)))
 
     def recognise(self, frame: Frame) -> Recognition:
         """Find the sites of a frame.

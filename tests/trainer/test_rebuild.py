@@ -89,7 +89,7 @@ def test_no_cell_sees_farther_than_the_stated_reach() -> None:
     network = SiteNetwork(1, 1, (4, 4, 4, 4), (1, 2, 2, 1)).eval()
     torch.nn.init.normal_(network.logits.weight)
     side, centre = 512, 128
-    images = torch.zeros(1, 1, side, side, requires_grad=True)
+    images = torch.randn(1, 1, side, side, requires_grad=True)
 
     network(images)[0, :, centre, centre].sum().backward()
 
