@@ -5,6 +5,7 @@ from pathlib import Path
 
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
+from trainer.card import write_card
 from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
 from trainer.export import export_network, fit_calibration, write_manifest
 from trainer.heldout import empty_frames, range_frames, reference_frames
@@ -61,8 +62,9 @@ class Workspace:
         return write_manifest(network, self.recipe, self.package_folder, seconds, calibration)
 
     def evaluate(self, real_graphene: Path | None = None) -> None:
-        """Write the report into the model package."""
-        recogniser = Recogniser(ModelPackage.load(self.package_folder))
+        """Write the report and the model card into the model package."""
+        package = ModelPackage.load(self.package_folder)
+        recogniser = Recogniser(package)
         store = WaveStore.open(self.folder / "evaluation")
         seed = self.recipe.seed + TEST_SEED
         test_sets = {
@@ -70,7 +72,8 @@ class Workspace:
             RANGE: list(range_frames(self.recipe, store, min(RANGE_DRAWS, 4 * len(store)), seed)),
             NOTHING: empty_frames(self.recipe, store, seed),
         }
-        write_report(recogniser, test_sets, self.package_folder / "report", real_graphene=real_graphene)
+        write_report(recogniser, test_sets, package.folder / "report", real_graphene=real_graphene)
+        write_card(package, self.recipe)
 
     def rebuild(self) -> None:
         """Do all of it."""

@@ -43,6 +43,7 @@ def test_a_rebuild_leaves_a_report(smoke: Path) -> None:
 
     assert set(numbers["test_sets"]) == {"reference", "range", "nothing"}
     assert list(report.glob("*.png"))
+    assert "hrtemd-train rebuild graphene" in (report.parent / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
