@@ -69,8 +69,8 @@ def _reference(numbers: dict[str, Any], recipe: Recipe) -> str:
     return (
         "## Measured on held-out simulations\n\n"
         f"One to one within {numbers['tolerance_angstrom']:g} Å, a border of {numbers['border_angstrom']:g} Å left out, "
-        f"focal spread {recipe.evaluation.focal_spread_angstrom:g} Å, {pixel_size:g} Å per pixel, scintillator camera; specimens of "
-        "the same kinds as in training, damage and contamination included, from other seeds. Through the daemon's own "
+        f"focal spread {recipe.evaluation.focal_spread_angstrom:g} Å, {pixel_size:g} Å per pixel, scintillator camera; "
+        "specimens of the same kinds as in training, damage and contamination included, from other seeds. Through the daemon's own "
         f"code on {numbers['backend']}.\n\n" + "\n".join(sections)
     )
 

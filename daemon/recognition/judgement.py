@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from daemon.frames import Calibration, CalibrationSource, Frame
+from daemon.frames import Calibration, Frame
 from daemon.recognition.package import Manifest
 from daemon.recognition.peaks import Peaks
 
@@ -43,9 +43,6 @@ def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manife
         One sentence each; empty where nothing speaks against the result.
     """
     warnings = _outside_range(frame, calibration, manifest)
-    if calibration.source is CalibrationSource.ESTIMATED:
-        size = calibration.pixel_size_angstrom
-        warnings.append(f"The pixel size, {size:.4f} Å, was estimated from the lattice; trust lengths to 2 %.")
     positions = peaks.positions * calibration.pixel_size_angstrom
     if len(positions) < LEAST_SITES:
         return [*warnings, f"No lattice was found: {len(positions)} {manifest.kind}s in the whole frame."]
