@@ -11,7 +11,10 @@ from trainer.evaluation.truth import CONDITION, DOSE, LabelledFrame
 from trainer.microscope import draw_exposure, draw_optics, take, vacuum
 from trainer.optics import Optics
 from trainer.recipe import Recipe
-from trainer.simulation import ExitWave, WaveStore
+from trainer.simulation import ExitWave, WaveStore, simulate
+from trainer.specimens.amorphous import random_amorphous_film
+
+EMPTY_FRAMES = 16
 
 
 def reference_frames(recipe: Recipe, store: WaveStore) -> Iterator[LabelledFrame]:
@@ -39,21 +42,18 @@ def range_frames(recipe: Recipe, store: WaveStore, draws: int, seed: int) -> Ite
         yield _label(exit_wave, optics, draw_exposure(recipe.microscope, rng), "whole range", seed, draw)
 
 
-def empty_frames(recipe: Recipe, store: WaveStore, seed: int) -> list[LabelledFrame]:
-    """Frames in which nothing is to be found: vacuum, and amorphous carbon film where the store holds some."""
+def empty_frames(recipe: Recipe, seed: int) -> Iterator[LabelledFrame]:
+    """Frames in which nothing is to be found: vacuum, and films of amorphous carbon of their own seed."""
     simulation = recipe.simulation
-    nothing = vacuum(
-        simulation.field_pixels, simulation.field_angstrom / simulation.field_pixels, simulation.voltage_kv
-    )
-    films = [exit_wave for exit_wave in store if len(exit_wave.species) == 0]
-    frames = []
-    for name, waves in (("vacuum", [nothing] * 12), ("amorphous carbon", films)):
-        for index, exit_wave in enumerate(waves):
-            rng = np.random.default_rng([seed, index])
-            optics = draw_optics(recipe.microscope, simulation.voltage_kv, rng)
-            dose = float(np.exp(rng.uniform(*np.log(recipe.ranges.dose_per_square_angstrom))))
-            frames.append(_label(exit_wave, optics, _reference_exposure(recipe, dose), name, seed, index))
-    return frames
+    side, voltage_kv = simulation.field_pixels, simulation.voltage_kv
+    for index in range(EMPTY_FRAMES):
+        rng = np.random.default_rng([seed, index])
+        film = simulate(random_amorphous_film(rng, simulation.field_angstrom), side, voltage_kv, rng)
+        nothing = vacuum(side, simulation.field_angstrom / side, voltage_kv)
+        optics = draw_optics(recipe.microscope, voltage_kv, rng)
+        dose = float(np.exp(rng.uniform(*np.log(recipe.microscope.dose_per_square_angstrom))))
+        for name, exit_wave in (("vacuum", nothing), ("amorphous carbon", film)):
+            yield _label(exit_wave, optics, _reference_exposure(recipe, dose), name, seed, index)
 
 
 def _reference_exposure(recipe: Recipe, dose_per_square_angstrom: float) -> Exposure:

@@ -70,7 +70,7 @@ class Workspace:
         test_sets = {
             REFERENCE: list(reference_frames(self.recipe, store)),
             RANGE: list(range_frames(self.recipe, store, min(RANGE_DRAWS, 4 * len(store)), seed)),
-            NOTHING: empty_frames(self.recipe, store, seed),
+            NOTHING: list(empty_frames(self.recipe, seed)),
         }
         write_report(recogniser, test_sets, package.folder / "report", real_graphene=real_graphene)
         write_card(package, self.recipe)

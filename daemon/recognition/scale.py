@@ -4,9 +4,9 @@ A sheet's power spectrum has six spots {10-10} at 1/2.13 Å and, turned by 30°,
 adds such a double star, turned by another angle. On a polar map of the spectrum with a logarithmic radius the double
 star has one shape, and the pixel size decides only how far out it lies: it is looked for once, at all scales.
 
-Everything else in a spectrum lacks that shape: amorphous matter and the lens give smooth rings, stripes and the seams of
-a camera's quadrants a single direction, other crystals other angles and ratios. The one exception is an fcc crystal
-along ⟨111⟩, whose {220} and {422} make the same star; nothing in a spectrum tells it from graphene.
+Everything else in a spectrum lacks that shape: amorphous matter and the lens give smooth rings, stripes and the seams
+of a camera's quadrants a single direction, other crystals other angles and ratios. The one exception is a crystal with
+a hexagonal net of its own, such as an fcc metal along ⟨111⟩: nothing in a spectrum tells its star from graphene's.
 """
 
 import math
@@ -82,15 +82,16 @@ def estimate_graphene_pixel_size(pixels: NDArray[Any]) -> float:
 
 def _unknown(why: str) -> CalibrationError:
     return CalibrationError(
-        f"The frame has no pixel size and {why}. Give it with --pixel-size ANGSTROM, as pixel_size_angstrom in a sidecar "
-        "FRAME.json, or as pixel_size_angstrom of the source in config.toml."
+        f"The frame has no pixel size and {why}. Give it with --pixel-size ANGSTROM, as pixel_size_angstrom in a "
+        "sidecar FRAME.json, or as pixel_size_angstrom of the source in config.toml."
     )
 
 
 def _prominence(pixels: NDArray[Any]) -> NDArray[np.float32]:
     """Polar map, shape (ROWS, COLUMNS) over 180°, of how much the spectrum stands out of its surroundings.
 
-    Row r is at LOWEST_FREQUENCY · exp((r + 0.5) · ROW_STEP) cycles per pixel. 0 is noise, and what the frame cannot tell.
+    Row r is at LOWEST_FREQUENCY · exp((r + 0.5) · ROW_STEP) cycles per pixel. What is noise, or beyond what the frame
+    can tell, is near 0.
     """
     power, shortest_side = _power_spectrum(pixels)
     side = len(power)

@@ -199,6 +199,9 @@ def _clear_of(positions: Floats, taken: Floats, distance_angstrom: float = CONTA
 def label_columns(crystals: list[Crystal], carbon: Floats, size: float) -> Specimen:
     """Makes a specimen: each column of each crystal a site, ignored where it cannot be judged.
 
+    Atoms of a crystal seen off its zone axis are ignored sites one by one: there may be something like columns to see,
+    and a network taught that crystal is nothing becomes blind to crystals.
+
     Args:
         crystals: Metal and oxide, which lie in the field.
         carbon: Shape (atoms, 3) in Å, film, cut here to the field.
@@ -221,7 +224,30 @@ def label_columns(crystals: list[Crystal], carbon: Floats, size: float) -> Speci
     in_crystal = np.arange(len(numbers)) < len(numbers) - len(carbon)
     atoms = atoms_in_vacuum([chemical_symbols[number] for number in numbers], positions, size)
     ignored = _ignored(positions[in_crystal], numbers[in_crystal], sites[in_crystal], np.array(species))
-    return Specimen(atoms, sites.astype(np.int32), tuple(species), ignored)
+    strays = _strays(crystals, positions[in_crystal], sites[in_crystal], ignored)
+    sites[strays] = len(species) + np.arange(len(strays))
+    names = np.repeat([crystal.species for crystal in crystals], [len(crystal.columns) for crystal in crystals])
+    return Specimen(
+        atoms,
+        sites.astype(np.int32),
+        (*species, *names[strays].tolist()),
+        np.concatenate([ignored, np.ones(len(strays), dtype=bool)]),
+    )
+
+
+def _strays(crystals: list[Crystal], positions: Floats, sites: Integers, ignored: NDArray[np.bool_]) -> Integers:
+    """Indices of the atoms off their zone axis, but for those beside a column that is judged."""
+    # In an oxide on its axis the atoms of no column are oxygen beside cations, and belong to what is seen there.
+    off_axis = [
+        crystal.columns < 0
+        if crystal.species != "support"
+        else np.full(len(crystal.columns), (crystal.columns < 0).all())
+        for crystal in crystals
+    ]
+    strays = np.flatnonzero(np.concatenate([np.zeros(0, dtype=bool), *off_axis]))
+    judged = sites >= 0
+    judged[judged] = ~ignored[sites[judged]]
+    return strays[_clear_of(positions[strays, :2], positions[judged, :2], OVERLAPPING_ANGSTROM)]
 
 
 def _ignored(positions: Floats, numbers: Integers, sites: Integers, species: NDArray[np.str_]) -> NDArray[np.bool_]:
