@@ -12,7 +12,7 @@ from daemon.pipeline import analyse, explain, is_foreseen
 from daemon.publish.files import FilePublisher
 from daemon.recognition.recogniser import Recogniser
 from daemon.sources.image_file import arrivals_from
-from daemon.sources.source import Arrival
+from daemon.sources.source import Arrival, Failure
 
 SOURCE = "files"
 
@@ -72,7 +72,10 @@ class Batch:
         for path in paths:
             try:
                 for arrival in arrivals_from(path, source=SOURCE, pixel_size_angstrom=self._pixel_size_angstrom):
-                    yield self._process_frame(path, arrival)
+                    if isinstance(arrival, Failure):
+                        yield self._failed(path, None, arrival.error)
+                    else:
+                        yield self._process_frame(path, arrival)
             except Exception as error:
                 yield self._failed(path, None, error)
 

@@ -11,11 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from daemon.errors import ConfigurationError, ModelError
-from daemon.recognition.package import find_model
+from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
+from daemon.recognition.package import find_model, shipped_models
 
 KeyPath = tuple[str | int, ...]
 """A key's place in the document, such as ("sources", 0, "policy")."""
@@ -78,8 +79,9 @@ class DirectorySource(_Section):
     @field_validator("model")
     @classmethod
     def _model_loads_and_takes_single_frames(cls, model: str, info: ValidationInfo) -> str:
-        if Path(model).name != model:
-            model = str(_in_folder_of_config(Path(model), info))
+        folder = _in_folder_of_config(Path(model), info)
+        if Path(model).name != model or (model not in shipped_models() and folder.is_dir()):
+            model = str(folder)
         if _verifies(info):
             try:
                 manifest = find_model(model).manifest
@@ -129,11 +131,28 @@ class RecognitionSettings(_Section):
     """The inference engine; `auto` takes the fastest one this machine has."""
 
 
+class Limits(_Section):
+    """Sizes beyond which a file is refused before its pixels are loaded, so that none can use up the memory."""
+
+    frame_pixels: PositiveInt = DEFAULT_LIMITS.frame_pixels
+    """Largest height times width of an image."""
+
+    decompressed_bytes: PositiveInt = DEFAULT_LIMITS.decompressed_bytes
+    """Largest size in memory of what is loaded from a file at once."""
+
+    def for_reading(self) -> ReadLimits:
+        """Return them as the readers take them."""
+        return ReadLimits(self.frame_pixels, self.decompressed_bytes)
+
+
 class Configuration(_Section):
     """All of `config.toml`."""
 
     sources: list[DirectorySource] = []
     """Where frames come from."""
+
+    limits: Limits = Limits()
+    """What is refused."""
 
     recognition: RecognitionSettings = RecognitionSettings()
     """How networks are run."""
@@ -156,7 +175,7 @@ def load_configuration(
         ConfigurationError: With one line for every mistake.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors begin UTF-8 with a byte-order mark
         document = tomllib.loads(text)
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}; name a configuration file that can be read.") from error
@@ -250,6 +269,7 @@ def _known_keys(section: KeyPath) -> list[str]:
     models: dict[KeyPath, type[BaseModel]] = {
         (): Configuration,
         ("sources",): DirectorySource,
+        ("limits",): Limits,
         ("recognition",): RecognitionSettings,
         ("publish",): Publishing,
         ("publish", "files"): FilesPublishing,

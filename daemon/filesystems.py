@@ -4,7 +4,20 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-_NETWORK_KINDS = {"nfs": "NFS", "nfs4": "NFS", "cifs": "SMB", "smb3": "SMB", "smbfs": "SMB", "9p": "9P", "afs": "AFS"}
+# Of a share between host and virtual machine, and of a cluster's file system, only this computer's changes are announced.
+_NETWORK_KINDS = {
+    **dict.fromkeys(("nfs", "nfs4"), "NFS"),
+    **dict.fromkeys(("cifs", "smb3", "smbfs"), "SMB"),
+    "9p": "9P",
+    "afs": "AFS",
+    "lustre": "Lustre",
+    "gpfs": "GPFS",
+    "beegfs": "BeeGFS",
+    "ceph": "Ceph",
+    "glusterfs": "GlusterFS",
+    "virtiofs": "virtiofs",
+    "vboxsf": "VirtualBox",
+}
 
 
 @dataclass(frozen=True)
@@ -12,7 +25,7 @@ class FileSystem:
     """A mounted file system.
 
     Attributes:
-        kind: `local`, `NFS`, `SMB`, `9P`, `AFS`, `FUSE`, or `unknown` where this computer does not tell.
+        kind: `local`, the name of a network's kind such as `NFS` or `SMB`, `FUSE`, or `unknown` where this computer does not tell.
         type: As the kernel names it, such as `ext4` or `cifs`.
         mount_point: Where it is mounted.
     """

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
 from threading import Event, Lock, Thread
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from daemon.errors import HrtemdError
 from daemon.inbox import Inbox, Policy
@@ -22,6 +22,10 @@ from daemon.sources.source import Arrival, Failure, Source
 
 _OVERLAYS_WAITING = 4
 _SECONDS_FOR_A_SOURCE_TO_STOP = 5.0
+
+# Before a source that failed is started again; the pause doubles each time.
+_SHORTEST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -134,14 +138,23 @@ class Pipeline:
         return ", ".join(f"{source}: {number} dropped ({reason})" for (source, reason), number in dropped if number)
 
     def _feed(self, source: Source) -> None:
-        try:
-            for arrival in source.arrivals(self._stop):
-                if isinstance(arrival, Failure):
-                    self._report(arrival)
-                else:
-                    self._inbox.put(arrival)
-        except Exception as error:
-            self._report(Failure(source.name, source.name, error))
+        """Pass on what a source yields; one that fails, though it should never, is started again after a pause."""
+        pause_seconds = _SHORTEST_PAUSE_SECONDS
+        while not self._stop.is_set():
+            started = monotonic()
+            try:
+                for arrival in source.arrivals(self._stop):
+                    if isinstance(arrival, Failure):
+                        self._report(arrival)
+                    else:
+                        self._inbox.put(arrival)
+                break
+            except Exception as error:
+                self._report(Failure(source.name, source.name, error))
+            if monotonic() - started > _LONGEST_PAUSE_SECONDS:  # it worked for a while
+                pause_seconds = _SHORTEST_PAUSE_SECONDS
+            self._stop.wait(pause_seconds)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         if not self._stop.is_set():
             self._on_end(source.name)
 

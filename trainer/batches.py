@@ -128,7 +128,7 @@ def targets(
     cell_positions = (positions - (STRIDE - 1) / 2) / STRIDE
     shares = np.zeros((1 + class_count, cells, cells), np.float32)
     weights = np.ones((cells, cells), np.float32)
-    nearest = np.full((cells, cells), np.inf, np.float32)
+    near = np.zeros((cells, cells), bool)
     offsets = np.zeros((2, cells, cells), np.float32)
 
     def cells_around(
@@ -155,8 +155,8 @@ def targets(
     order = np.argsort(-length)
     rows, columns = rows[order], columns[order]
     offsets[:, rows, columns] = distance[order].T
-    nearest[rows, columns] = length[order]
+    near[rows, columns] = True
     occupied = shares[1:].sum(axis=0)
     shares[1:] /= np.maximum(occupied, 1)
     shares[0] = 1 - np.minimum(occupied, 1)
-    return shares, weights, offsets, np.isfinite(nearest)
+    return shares, weights, offsets, near

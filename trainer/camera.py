@@ -70,14 +70,11 @@ def expose(
         Shape (pixels, pixels), in electrons before gain. Pixel (row, column) is centred on y = row · p, x = column · p
         of the image, p being `actual_pixel_size`.
     """
-    expected = _on_pixels(image, sampling_angstrom, exposure)
+    expected = expected_counts(image, sampling_angstrom, exposure)
     pixels = expected.shape[-1]
-    dose_per_pixel = (
-        exposure.dose_per_square_angstrom * actual_pixel_size(image.shape[-1], sampling_angstrom, exposure) ** 2
-    )
     ramp = np.linspace(-0.5, 0.5, pixels)
     illumination = 1 + exposure.tilt[0] * ramp[None, :] + exposure.tilt[1] * ramp[:, None]
-    counts = rng.poisson(np.maximum(expected.numpy() * dose_per_pixel * illumination, 0)).astype(np.float32)
+    counts = rng.poisson(np.maximum(expected * illumination, 0)).astype(np.float32)
     frame = _scintillate(torch.from_numpy(counts), exposure).numpy()
     if exposure.readout_electrons:
         frame += exposure.readout_electrons * rng.standard_normal(frame.shape, np.float32)
@@ -92,13 +89,14 @@ def expose(
 
 
 def actual_pixel_size(side: int, sampling_angstrom: float, exposure: Exposure) -> float:
-    """The pixel size at or just below the one asked for at which a number of pixels that FFTs like covers the field."""
+    """The pixel size nearest to the one asked for at which a number of pixels that FFTs like covers the field."""
     field_angstrom = side * sampling_angstrom
     pixels: int = next_fast_len(round(field_angstrom / exposure.pixel_size_angstrom), real=True)
     return field_angstrom / pixels
 
 
-def _on_pixels(image: Tensor, sampling_angstrom: float, exposure: Exposure) -> Tensor:
+def expected_counts(image: Tensor, sampling_angstrom: float, exposure: Exposure) -> NDArray[np.float32]:
+    """Shape (pixels, pixels): electrons each pixel receives on average under even light, before the scintillator."""
     side = image.shape[-1]
     pixel_size = actual_pixel_size(side, sampling_angstrom, exposure)
     pixels = round(side * sampling_angstrom / pixel_size)
@@ -111,9 +109,10 @@ def _on_pixels(image: Tensor, sampling_angstrom: float, exposure: Exposure) -> T
         * torch.sinc(pixel_size * x)
         * torch.sinc(pixel_size * y)
     )
-    spectrum = torch.fft.rfft2(image) * transfer
-    expected: Tensor = torch.fft.irfft2(_resize_spectrum(spectrum, side, pixels), s=(pixels, pixels))
-    return expected * (pixels / side) ** 2
+    spectrum = _resize_spectrum(torch.fft.rfft2(image) * transfer, side, pixels)
+    per_pixel = exposure.dose_per_square_angstrom * pixel_size**2
+    counts: Tensor = torch.fft.irfft2(spectrum, s=(pixels, pixels)) * ((pixels / side) ** 2 * per_pixel)
+    return counts.numpy()
 
 
 def _resize_spectrum(spectrum: Tensor, side: int, pixels: int) -> Tensor:

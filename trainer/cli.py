@@ -2,15 +2,31 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from daemon.errors import HrtemdError
 from trainer.recipe import Recipe, RecipeError
+
+if TYPE_CHECKING:
+    from trainer.rebuild import Workspace
 
 RECIPES = Path(__file__).parent / "recipes"
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Stages(click.Group):
+    """Ends in one sentence, not in a traceback, where a recipe or a folder cannot be used."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run a stage."""
+        try:
+            return super().invoke(context)
+        except (RecipeError, HrtemdError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_Stages, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
     r"""Rebuild hrtemd's networks from simulation.
 
@@ -80,15 +96,11 @@ def rebuild(recipe: str, work: Path | None, smoke: bool) -> None:
     click.echo(f"The model package is {workspace.package_folder}.")
 
 
-def _workspace(recipe: str, work: Path | None, smoke: bool):  # type: ignore[no-untyped-def]
+def _workspace(recipe: str, work: Path | None, smoke: bool) -> "Workspace":
     # torch and abTEM take seconds to import, which --help should not wait for.
     from trainer.rebuild import Workspace
 
-    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
-    try:
-        loaded = Recipe.load(path)
-    except RecipeError as error:
-        raise click.UsageError(str(error)) from error
+    loaded = Recipe.load(Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml")
     if smoke:
         loaded = loaded.smoke()
     return Workspace(loaded, work or Path("runs") / (loaded.name + ("-smoke" if smoke else "")))

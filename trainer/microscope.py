@@ -57,23 +57,33 @@ def take(
 def draw_optics(recipe: MicroscopeRecipe, voltage_kv: float, rng: np.random.Generator) -> Optics:
     """Draw a lens that shows the lattice where it is."""
     while True:
-        wide = rng.random() < 1 / 6
-        defocus = _uniform(rng, recipe.wide_defocus_angstrom if wide else recipe.defocus_angstrom)
-        optics = Optics(
-            voltage_kv=voltage_kv,
-            c10=-defocus,
-            c30=_uniform(rng, recipe.spherical_aberration_um) * 1e4,
-            focal_spread_angstrom=_uniform(rng, recipe.focal_spread_angstrom),
-            convergence_mrad=_uniform(rng, recipe.convergence_mrad),
-            c12=_aberration(rng, recipe.astigmatism_angstrom),
-            c21=_aberration(rng, recipe.coma_angstrom),
-            c23=_aberration(rng, recipe.threefold_astigmatism_angstrom),
-            c32=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
-            c34=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
-        )
-        contrast = optics.contrast(LATTICE_FREQUENCY)
-        if contrast.min() >= LEAST_CONTRAST or contrast.max() <= -LEAST_CONTRAST:
+        optics = draw_any_optics(recipe, voltage_kv, rng)
+        if shows_lattice(optics):
             return optics
+
+
+def shows_lattice(optics: Optics) -> bool:
+    """Whether a lens transfers the lattice well, and with one sign in all directions; see `LEAST_CONTRAST`."""
+    contrast = optics.contrast(LATTICE_FREQUENCY)
+    return bool(contrast.min() >= LEAST_CONTRAST or contrast.max() <= -LEAST_CONTRAST)
+
+
+def draw_any_optics(recipe: MicroscopeRecipe, voltage_kv: float, rng: np.random.Generator) -> Optics:
+    """Draw a lens from the whole range, useful or not."""
+    wide = rng.random() < 1 / 6
+    defocus = _uniform(rng, recipe.wide_defocus_angstrom if wide else recipe.defocus_angstrom)
+    return Optics(
+        voltage_kv=voltage_kv,
+        c10=-defocus,
+        c30=_uniform(rng, recipe.spherical_aberration_um) * 1e4,
+        focal_spread_angstrom=_uniform(rng, recipe.focal_spread_angstrom),
+        convergence_mrad=_uniform(rng, recipe.convergence_mrad),
+        c12=_aberration(rng, recipe.astigmatism_angstrom),
+        c21=_aberration(rng, recipe.coma_angstrom),
+        c23=_aberration(rng, recipe.threefold_astigmatism_angstrom),
+        c32=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
+        c34=_aberration(rng, recipe.third_order_astigmatism_um, 1e4),
+    )
 
 
 def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposure:

@@ -83,7 +83,7 @@ class SiteNetwork(nn.Module):
 
     @property
     def receptive_field_pixels(self) -> int:
-        """Half width in input pixels of what one output cell sees: every 3 × 3 convolution and step, added up."""
+        """Half width in input pixels of what one output cell sees at most: every convolution and step, added up."""
         reach, spacing = 2, STRIDE
         for level, encoder in enumerate(self.encoders):
             if level:

@@ -6,15 +6,21 @@ from pathlib import Path
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
 from trainer.card import write_card
+from trainer.evaluation.reference_limits import reference_limits
 from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
 from trainer.export import export_network, fit_calibration, write_manifest
-from trainer.heldout import empty_frames, range_frames, reference_frames
-from trainer.recipe import Recipe
+from trainer.heldout import (
+    calibration_frames,
+    empty_frames,
+    range_frames,
+    reference_exposure,
+    reference_frames,
+    reference_optics,
+)
+from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
 from trainer.training import Training, train
 
-CALIBRATION_DRAWS = 240
-RANGE_DRAWS = 240
 TEST_SEED = 1
 CALIBRATION_SEED = 2
 """Added to the recipe's seed: specimens and frames of these never occur in training."""
@@ -32,6 +38,9 @@ class Workspace:
         """Where the finished model package is written."""
         return self.folder / "package" / self.recipe.name
 
+    def _held_out(self, name: str) -> WaveStore:
+        return WaveStore.open(self.folder / name, self.recipe.evaluation.shards)
+
     @property
     def _checkpoint(self) -> Path:
         return self.folder / "training" / "checkpoint.pt"
@@ -45,19 +54,26 @@ class Workspace:
 
     def train(self) -> None:
         """Train to the recipe's last step, from the last checkpoint if there is one."""
-        store = WaveStore.open(self.folder / "train")
+        store = WaveStore.open(self.folder / "train", self.recipe.simulation.shards)
         train(self.recipe, store, self._checkpoint.parent)
 
     def export(self) -> ModelPackage:
-        """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon."""
+        """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon.
+
+        Raises:
+            RecipeError: Training is not finished.
+        """
         training = Training(self.recipe)
-        training.load(self._checkpoint)
+        if self._checkpoint.exists():
+            training.load(self._checkpoint)
+        if training.step < self.recipe.training.steps:
+            done = f"{training.step} of {self.recipe.training.steps} steps"
+            raise RecipeError(f"Training is not finished ({done}); run `hrtemd-train train` first.")
         network, seconds = training.average, training.seconds
         export_network(network, self.package_folder / "model.onnx")
         uncalibrated = write_manifest(network, self.recipe, self.package_folder, seconds)
-        store = WaveStore.open(self.folder / "calibration")
-        draws = min(CALIBRATION_DRAWS, 4 * len(store))
-        frames = range_frames(self.recipe, store, draws, self.recipe.seed + CALIBRATION_SEED)
+        store = self._held_out("calibration")
+        frames = calibration_frames(self.recipe, store, self.recipe.seed + CALIBRATION_SEED)
         calibration = fit_calibration(uncalibrated, frames)
         return write_manifest(network, self.recipe, self.package_folder, seconds, calibration)
 
@@ -65,14 +81,24 @@ class Workspace:
         """Write the report and the model card into the model package."""
         package = ModelPackage.load(self.package_folder)
         recogniser = Recogniser(package)
-        store = WaveStore.open(self.folder / "evaluation")
+        evaluation, store = self.recipe.evaluation, self._held_out("evaluation")
         seed = self.recipe.seed + TEST_SEED
         test_sets = {
-            REFERENCE: list(reference_frames(self.recipe, store)),
-            RANGE: list(range_frames(self.recipe, store, min(RANGE_DRAWS, 4 * len(store)), seed)),
+            REFERENCE: list(reference_frames(self.recipe, store, evaluation.reference_specimens)),
+            RANGE: list(range_frames(self.recipe, store, seed)),
             NOTHING: list(empty_frames(self.recipe, seed)),
         }
-        write_report(recogniser, test_sets, package.folder / "report", real_graphene=real_graphene)
+        tuning = reference_frames(self.recipe, self._held_out("calibration"), evaluation.tuning_specimens)
+        write_report(
+            recogniser,
+            test_sets,
+            package.folder / "report",
+            tuning_frames=list(tuning),
+            limits=reference_limits(
+                self.recipe.specimen, reference_optics(self.recipe), reference_exposure(self.recipe, 1.0)
+            ),
+            real_graphene=real_graphene,
+        )
         write_card(package, self.recipe)
 
     def rebuild(self) -> None:

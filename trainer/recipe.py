@@ -81,6 +81,15 @@ class EvaluationRecipe(_Section):
     """The held-out specimens on which the network is calibrated and judged."""
 
     shards: Annotated[int, Field(ge=1)]
+    """Of the set for the test, and of the set for calibration."""
+    reference_specimens: Annotated[int, Field(ge=1)]
+    """Imaged at every reference condition and dose."""
+    range_frames: Annotated[int, Field(ge=1)]
+    """Drawn from the whole stated range, for the test; as many again for calibration."""
+    empty_frames: Annotated[int, Field(ge=1)]
+    """Of vacuum and of film, each by a good camera and by any."""
+    tuning_specimens: Annotated[int, Field(ge=1)]
+    """What peak finding without a network is tuned on, for each condition and dose."""
     doses_per_square_angstrom: tuple[float, ...]
     pixel_size_angstrom: float
     focal_spread_angstrom: float
@@ -128,7 +137,14 @@ class Recipe(_Section):
                 "network": self.network.model_copy(update={"widths": (8, 12, 16, 16), "depths": (1, 1, 1, 1)}),
                 "training": self.training.model_copy(update={"steps": 30, "batch": 2}),
                 "evaluation": self.evaluation.model_copy(
-                    update={"shards": 1, "doses_per_square_angstrom": self.evaluation.doses_per_square_angstrom[-2:]}
+                    update={
+                        "shards": 1,
+                        "reference_specimens": 1,
+                        "range_frames": 6,
+                        "empty_frames": 1,
+                        "tuning_specimens": 1,
+                        "doses_per_square_angstrom": self.evaluation.doses_per_square_angstrom[-2:],
+                    }
                 ),
             }
         )

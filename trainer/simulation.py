@@ -1,5 +1,6 @@
 """Exit waves by multislice, simulated once and stored with their labels."""
 
+import json
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.recipe import SimulationRecipe
+from trainer.recipe import RecipeError, SimulationRecipe
 from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.nanoparticle import random_nanoparticle
@@ -62,19 +63,23 @@ def simulate(specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.
     many snapshots is among those drawn by `trainer.microscope`.
     """
     moved = _displace(specimen, rng)
-    field_angstrom = float(specimen.atoms.cell[0, 0])
-    with abtem.config.set({"fft": "fftw", "fftw.threads": 1, "precision": "float32"}):
-        potential = abtem.Potential(moved.atoms, gpts=pixels, slice_thickness=2.0, parametrization="lobato")
-        wave = abtem.PlaneWave(energy=voltage_kv * 1e3).multislice(potential, lazy=False)
     return ExitWave(
-        wave=np.ascontiguousarray(wave.array.T).astype(np.complex64),  # abTEM's arrays are [x, y]
-        sampling_angstrom=field_angstrom / pixels,
+        wave=multislice(moved.atoms, pixels, voltage_kv),
+        sampling_angstrom=float(specimen.atoms.cell[0, 0]) / pixels,
         voltage_kv=voltage_kv,
         positions_angstrom=moved.site_positions().astype(np.float32),
         species=specimen.site_species,
         ignored=specimen.site_ignored,
         atom_counts=specimen.site_atom_counts.astype(np.int16),
     )
+
+
+def multislice(atoms: Atoms, pixels: int, voltage_kv: float) -> NDArray[np.complex64]:
+    """Shape (pixels, pixels), rows along y: what remains of a plane wave behind atoms that stand still."""
+    with abtem.config.set({"fft": "fftw", "fftw.threads": 1, "precision": "float32"}):
+        potential = abtem.Potential(atoms, gpts=pixels, slice_thickness=2.0, parametrization="lobato")
+        wave = abtem.PlaneWave(energy=voltage_kv * 1e3).multislice(potential, lazy=False)
+    return np.ascontiguousarray(wave.array.T).astype(np.complex64)  # abTEM's arrays are [x, y]
 
 
 def _displace(specimen: Specimen, rng: np.random.Generator) -> Specimen:
@@ -91,9 +96,10 @@ def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: i
     """Simulate all shards of a recipe that are not there yet, in parallel.
 
     What a shard holds depends on the recipe, the seed and the shard's number only, so a store that was interrupted, or
-    made by another number of workers, is the same store.
+    made by another number of workers, is the same store but for the last digit: FFTW chooses its plans by timing them.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder, recipe, seed)
     missing = [shard for shard in range(recipe.shards) if not _shard_path(folder, shard).exists()]
     if not missing:
         return
@@ -109,6 +115,23 @@ def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: i
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _claim(folder: Path, recipe: SimulationRecipe, seed: int) -> None:
+    """Note what a store is made of; waves of two recipes never mix.
+
+    Raises:
+        RecipeError: The store was made by another recipe or seed.
+    """
+    contents = {"seed": seed, **recipe.model_dump(mode="json", exclude={"shards"})}
+    note = folder / "contents.json"
+    if not note.exists():
+        note.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    elif (there := json.loads(note.read_text(encoding="utf-8"))) != contents:
+        changed = ", ".join(key for key in contents if there.get(key) != contents[key])
+        raise RecipeError(
+            f"{folder} holds exit waves of another recipe (other {changed}); delete it, or choose another --work."
+        )
 
 
 def _shard_path(folder: Path, shard: int) -> Path:
@@ -154,17 +177,17 @@ class WaveStore:
     shards: int
 
     @classmethod
-    def open(cls, folder: Path) -> "WaveStore":
-        """Open whatever shards are complete.
+    def open(cls, folder: Path, shards: int) -> "WaveStore":
+        """Open the first shards of a folder.
 
         Raises:
-            FileNotFoundError: There is none.
+            RecipeError: Some of them are missing.
         """
-        shards = sorted(folder.glob("shard-*.h5"))
-        if not shards or shards[-1] != _shard_path(folder, len(shards) - 1):
-            raise FileNotFoundError(f"{folder} holds no complete set of exit waves; run `hrtemd-train simulate` first.")
-        with h5py.File(shards[0], "r") as file:
-            return cls(folder, len(file), len(shards))
+        missing = [shard for shard in range(shards) if not _shard_path(folder, shard).exists()]
+        if missing:
+            raise RecipeError(f"{folder} lacks {len(missing)} of {shards} shards; run `hrtemd-train simulate` first.")
+        with h5py.File(_shard_path(folder, 0), "r") as file:
+            return cls(folder, len(file), shards)
 
     def __len__(self) -> int:
         return self.shards * self.specimens_per_shard

@@ -14,15 +14,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from daemon.recognition.peaks import LOG_SIGMA_RANGE
 from trainer.batches import Batch, Batches
 from trainer.network import SiteNetwork
-from trainer.recipe import Recipe, TrainingRecipe
+from trainer.recipe import Recipe, RecipeError, TrainingRecipe
 from trainer.simulation import WaveStore
 
 CHECKPOINT_EVERY_SECONDS = 120.0
+CURVE = "curve.jsonl"
 WARM_UP_STEPS = 200
 AVERAGE_DECAY = 0.999
-"""The exported weights are a running average over about this many steps' inverse distance from 1."""
+"""The exported weights are a running average over about 1 / (1 - decay) steps."""
 
 GEOMETRY_WEIGHT = 0.05
 """Of the positions' likelihood against that of the occupancy; both are per site."""
@@ -49,7 +51,7 @@ def losses(heads: Tensor, batch: Batch) -> Losses:
     sites = batch.shares[:, 1:].sum().clamp(min=0.2 * len(heads) * 50)
     log_shares = torch.log_softmax(heads[:, :-3], dim=1)
     occupancy = -(batch.shares * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
-    log_sigma = heads[:, -1].clamp(-4, 2)
+    log_sigma = heads[:, -1].clamp(*LOG_SIGMA_RANGE)
     squared = (heads[:, -3:-1] - batch.offsets).square().sum(dim=1)
     likelihood = squared * torch.exp(-2 * log_sigma) / 2 + 2 * log_sigma
     near = (batch.near & (batch.weights > 0)).float()
@@ -118,6 +120,7 @@ class Training:
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                "recipe": _identity(self.recipe),
                 "step": self.step,
                 "seconds": self.seconds,
             },
@@ -126,12 +129,24 @@ class Training:
         partial.replace(path)
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint.
+
+        Raises:
+            RecipeError: It was written for another recipe. More or fewer steps are no other recipe.
+        """
         state = torch.load(path, weights_only=True)
+        if state["recipe"] != _identity(self.recipe):
+            raise RecipeError(f"{path} belongs to another recipe; delete it, or name another folder with --work.")
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
+
+
+def _identity(recipe: Recipe) -> str:
+    """All of a recipe that decides what a step does."""
+    decisive = {"seed", "specimen", "simulation", "microscope", "network", "training"}
+    return recipe.model_dump_json(include=dict.fromkeys(decisive, True), exclude={"training": {"steps"}})
 
 
 def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
@@ -148,6 +163,7 @@ def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
     training = Training(recipe)
     if checkpoint.exists():
         training.load(checkpoint)
+    _forget_steps_after(training.step, folder / CURVE)
     started, saved = time.monotonic() - training.seconds, time.monotonic()
     sums, count = torch.zeros(2), 0
     for batch in tqdm(
@@ -179,13 +195,20 @@ def _batches(training: Training, store: WaveStore, loader_processes: int) -> Ite
         batch_size=None,
         sampler=range(training.step, training.recipe.training.steps),
         num_workers=loader_processes,
-        multiprocessing_context="spawn" if loader_processes else None,
-        prefetch_factor=4 if loader_processes else None,
+        multiprocessing_context="spawn",
+        prefetch_factor=4,
     )
     return iter(loader)
 
 
 def _log(folder: Path, training: Training, occupancy: float, geometry: float) -> None:
     line = {"step": training.step, "occupancy": occupancy, "geometry": geometry, "seconds": training.seconds}
-    with (folder / "curve.jsonl").open("a", encoding="utf-8") as file:
+    with (folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
+
+
+def _forget_steps_after(step: int, curve: Path) -> None:
+    """Drop what was logged after the checkpoint: those steps are taken again."""
+    if curve.exists():
+        lines = curve.read_text(encoding="utf-8").splitlines()
+        curve.write_text("".join(f"{line}\n" for line in lines if json.loads(line)["step"] <= step), encoding="utf-8")

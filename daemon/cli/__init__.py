@@ -3,6 +3,7 @@
 Each command imports what it needs when it runs, so that `--help` answers at once.
 """
 
+import errno
 from typing import Any
 
 import click
@@ -29,6 +30,12 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except HrtemdError as error:
             raise _Failure(error) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # whoever reads our output has had enough; click ends quietly
+                raise
+            from daemon.pipeline import explain
+
+            raise _Failure(HrtemdError(explain(error))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of use

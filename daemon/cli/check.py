@@ -19,16 +19,27 @@ Exit statuses: 0 `hrtemd run` would start; 2 it would not.
 def check(config: Path) -> None:
     """Say what a configuration would run.
 
-    Or every mistake in it at once, each with its line and key. Folders and models are looked at; nothing is started or
-    written. HRTEMD_... environment variables count.
+    Or every mistake in it at once, each with its line and key. Folders are looked at and models loaded into their
+    engine; nothing is written. HRTEMD_... environment variables count.
     """
     from daemon.config import load_configuration
+    from daemon.errors import BackendError, ConfigurationError
+    from daemon.recognition.backends import open_session
+    from daemon.recognition.package import find_model
 
     configuration = load_configuration(config, verify=True)
+    pinned = configuration.recognition.backend
+    try:
+        backends = {
+            model: open_session(find_model(model).onnx_path, pinned).description
+            for model in {source.model for source in configuration.sources}
+        }
+    except BackendError as error:
+        raise ConfigurationError(f"{config}: recognition.backend: {error}") from error
     for source in configuration.sources:
         size = source.pixel_size_angstrom
         click.echo(f"{source.name}: watches {source.path}")
-        click.echo(f"  model {source.model}, backend {configuration.recognition.backend}, policy {source.policy}")
+        click.echo(f"  model {source.model}, backend {backends[source.model]}, policy {source.policy}")
         click.echo(f"  pixel size {f'{size} Å, whatever the files say' if size else 'from each file or its sidecar'}")
     results = "tables and overlays" if configuration.publish.files.overlays else "tables"
     click.echo(f"{results} go to {configuration.publish.files.directory}")

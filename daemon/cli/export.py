@@ -9,14 +9,14 @@ _EXPORT_EPILOG = """\b
 Example:
   hrtemd export results/frame.atoms.parquet --format imagej-roi --output frame.roi
 
-Exit statuses: 0 done; 1 TABLE is not an atom table; 2 unusable arguments.
+Exit statuses: 0 done; 1 TABLE is not an atom table, or FILE cannot be written; 2 unusable arguments.
 """
 
 
 @click.command(epilog=_EXPORT_EPILOG)
 @click.argument("table", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--format", "format_", required=True, type=click.Choice(["csv", "extxyz", "imagej-roi"]),
+    "--format", "format_", required=True, metavar="FORMAT",
     help="csv for spreadsheets; extxyz for ASE and OVITO, in Å; imagej-roi for ImageJ and Fiji, in pixels.",
 )  # fmt: skip
 @click.option(

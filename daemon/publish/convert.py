@@ -72,9 +72,14 @@ def _extxyz_header(header: dict[str, Any]) -> list[str]:
     for key in ("name", "frame_id", "pixel_size_angstrom", "calibration_source", "model", "model_sha256"):
         if header.get(key) is not None:
             # Names may come from anywhere; a quote or a line break would end the entry.
-            value = " ".join(str(header[key]).split()).replace("\\", "/").replace('"', "'")
+            value = " ".join(_as_unicode(header[key]).split()).replace("\\", "/").replace('"', "'")
             entries.append(f'{key}="{value}"')
     return entries
+
+
+def _as_unicode(value: Any) -> str:
+    # The name of a file need not be Unicode.
+    return str(value).encode(errors="replace").decode()
 
 
 def _element(row: dict[str, Any]) -> str:
@@ -94,7 +99,7 @@ def _to_imagej_roi(table: pa.Table) -> bytes:
             "The table has no rows, and ImageJ has no selection without points; there is nothing to export."
         )
     points = np.column_stack([table.column("x_px").to_numpy(), table.column("y_px").to_numpy()]) + np.float32(0.5)
-    selection = ImagejRoi.frompoints(points, name=str(header_of(table).get("name", "atoms")))
+    selection = ImagejRoi.frompoints(points, name=_as_unicode(header_of(table).get("name", "atoms")))
     selection.roitype = ROI_TYPE.POINT
     return selection.tobytes()
 
@@ -104,5 +109,3 @@ _CONVERTERS: dict[str, Callable[[pa.Table], bytes]] = {
     "extxyz": _to_extxyz,
     "imagej-roi": _to_imagej_roi,
 }
-EXPORT_FORMATS = tuple(_CONVERTERS)
-"""What `convert_table` can convert to."""

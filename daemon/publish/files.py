@@ -1,5 +1,6 @@
 """Results as files: atom tables, overlays and events below one directory."""
 
+import hashlib
 import json
 import os
 import re
@@ -8,9 +9,9 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
+from threading import Lock
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet
 
 from daemon.atoms import header_of, with_header, write_csv, write_parquet
@@ -24,6 +25,9 @@ OVERLAY_SUFFIX = ".overlay.png"
 """No file of this name is ever read as a frame."""
 
 _LONGEST_NAME_BYTES = 200
+
+_Owner = tuple[Any, Any]
+"""Source and origin of the frame that a table came from; (None, None) where the table is not ours."""
 
 # Names of files that are not Unicode are written as JSON escapes.
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -46,6 +50,8 @@ class FilePublisher:
     def __init__(self, directory: Path, *, overlays: bool) -> None:
         self.directory = directory
         self.overlays = overlays
+        self._namesakes: dict[Path, dict[_Owner, Path]] = {}
+        self._finding_stem = Lock()
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -60,6 +66,8 @@ class FilePublisher:
         table = with_header(recognition.table, result_header(arrival, recognition))
         with replacing(_named(stem, ".atoms.csv")) as temporary:
             write_csv(table, temporary)
+        # An overlay of earlier atoms must never stand beside these.
+        _named(stem, OVERLAY_SUFFIX).unlink(missing_ok=True)
         # Last, since a Parquet file's header is what tells whether a frame has its tables.
         with replacing(_named(stem, ".atoms.parquet")) as temporary:
             write_parquet(table, temporary)
@@ -78,37 +86,46 @@ class FilePublisher:
             events.write(json.dumps(event, ensure_ascii=False) + "\n")
 
     def has_results(self, arrival: Arrival) -> bool:
-        """Whether this very frame, by its content, has all its files."""
+        """Whether this very frame, by its content and since its sidecar changed, has all its files."""
         stem = self._stem_for(arrival.frame.name, arrival)
-        return self._is_complete(stem) and (_header(stem) or {}).get("frame_id") == arrival.frame.frame_id
+        return (
+            self._is_complete(stem)
+            and (_header(stem) or {}).get("frame_id") == arrival.frame.frame_id
+            and _tabled_at(stem) >= arrival.described_at
+        )
 
-    def has_newer_results(self, source: str, file: Path, folder: PurePosixPath) -> bool:
+    def has_newer_results(self, source: str, file: Path, folder: PurePosixPath, changed_at: float) -> bool:
         """Whether a file of one frame has all its files, without reading it.
 
         Args:
             source: Name of the source.
             file: The frame's file.
             folder: Folder of its results, below the results directory.
+            changed_at: When the file or its sidecar last changed, in seconds since 1970.
         """
         stem = self._free_stem(file.stem, folder, source, str(file.resolve()))
-        if not self._is_complete(stem):
-            return False
-        status = file.stat()
-        # The time of the last change of name counts too: a file moved here keeps the time it was written.
-        return _named(stem, ".atoms.parquet").stat().st_mtime >= max(status.st_mtime, status.st_ctime)
+        return self._is_complete(stem) and _tabled_at(stem) >= changed_at
 
     def _stem_for(self, name: str, arrival: Arrival) -> Path:
         return self._free_stem(name, arrival.folder, arrival.source, arrival.origin)
 
     def _free_stem(self, name: str, folder: PurePosixPath, source: str, origin: str) -> Path:
         """Return the first stem that is unused, or used by this origin."""
-        safe_folder = self.directory.joinpath(*(safe_name(part) for part in folder.parts))
-        name = safe_name(name)
-        for number in count(1):
-            stem = safe_folder / (name if number == 1 else f"{name}-{number}")
-            header = _header(stem)
-            if header is None or (header.get("source"), header.get("origin")) == (source, origin):
-                return stem
+        first = self.directory.joinpath(*(safe_name(part) for part in folder.parts), safe_name(name))
+        owner = (source, origin)
+        if _owner_of(first) in (None, owner):
+            return first
+        with self._finding_stem:
+            # Each namesake's table is opened once: a session may have thousands of `frame.tif` in as many folders.
+            stems = self._namesakes.setdefault(first, {})
+            if owner in stems and _owner_of(stems[owner]) in (None, owner):
+                return stems[owner]
+            for number in count(2 + len(stems)):
+                stem = first.with_name(f"{first.name}-{number}")
+                found = _owner_of(stem)
+                stems[found or owner] = stem
+                if found in (None, owner):
+                    return stem
         raise AssertionError("count() does not end")
 
     def _is_complete(self, stem: Path) -> bool:
@@ -120,8 +137,10 @@ def safe_name(name: str) -> str:
     """Turn a frame's name into one that can stand for a file on any system, and for nothing but a file."""
     name = name.encode(errors="replace").decode()  # a file's name need not be Unicode
     name = re.sub(r'[\x00-\x1f\x7f/\\<>:"|?*]', "_", name).lstrip(".").rstrip(". ")
-    while len(name.encode()) > _LONGEST_NAME_BYTES:
-        name = name[:-1]
+    if len(name.encode()) > _LONGEST_NAME_BYTES:
+        # Names differ at their ends, as the images of a stack do, so what is cut off stays in a hash.
+        tail = "-" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        name = name.encode()[: _LONGEST_NAME_BYTES - len(tail)].decode(errors="ignore") + tail
     return name or "frame"
 
 
@@ -149,11 +168,29 @@ def _named(stem: Path, suffix: str) -> Path:
     return stem.with_name(stem.name + suffix)
 
 
+def _tabled_at(stem: Path) -> float:
+    return _named(stem, ".atoms.parquet").stat().st_mtime
+
+
+def _owner_of(stem: Path) -> _Owner | None:
+    header = _header(stem)
+    return None if header is None else (header.get("source"), header.get("origin"))
+
+
 def _header(stem: Path) -> dict[str, Any] | None:
-    """Read what the table of this stem says of itself; None where there is none, empty where it is not ours."""
-    try:
-        return header_of(pyarrow.parquet.read_schema(_named(stem, ".atoms.parquet")).empty_table())
-    except FileNotFoundError:
+    """Read what the table of this stem says of itself; None where there is none, empty where it is not ours.
+
+    Raises:
+        OSError: The disk or share fails.
+    """
+    table = _named(stem, ".atoms.parquet")
+    if not table.exists():
         return None
-    except pa.ArrowInvalid:
+    try:
+        return header_of(pyarrow.parquet.read_schema(table).empty_table())
+    except (ValueError, PermissionError):
         return {}
+    except OSError as error:
+        if error.errno is None:  # Arrow's way to say that a file is damaged
+            return {}
+        raise

@@ -20,13 +20,13 @@ def draw_text(
 ) -> int:
     """Write a line whose upper left corner is at a place, and return where it ends on the right."""
     baseline_px = top_px + round(_BASELINE * size_px)
-    cv2.putText(image, text, (left_px, baseline_px), colour, _typeface(), size_px, weight)
+    cv2.putText(image, _drawable(text), (left_px, baseline_px), colour, _typeface(), size_px, weight)
     return left_px + text_width(text, size_px, weight)
 
 
 def text_width(text: str, size_px: int, weight: int = REGULAR) -> int:
     """Return how far a line reaches to the right, in pixels."""
-    left, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), _typeface(), size_px, weight)
+    left, _, width, _ = cv2.getTextSize((0, 0), _drawable(text), (0, 0), _typeface(), size_px, weight)
     return int(left + width)
 
 
@@ -52,6 +52,11 @@ def shorten_text(text: str, width_px: int, size_px: int, weight: int = REGULAR) 
     while kept > 1 and text_width(_without_middle(text, kept), size_px, weight) > width_px:
         kept -= 1
     return _without_middle(text, kept)
+
+
+def _drawable(text: str) -> str:
+    """Put a question mark for what is not Unicode, as in the names of some files: OpenCV ends the process over it."""
+    return text.encode(errors="replace").decode()
 
 
 def _without_middle(text: str, kept: int) -> str:

@@ -1,7 +1,21 @@
 """Image files -> frames: every vendor's format, calibrated in Å, or one sentence that says why not."""
 
-from daemon.readers.files import SUFFIXES, frame_files
+from daemon.readers.files import SUFFIXES, frame_files, frames_read_from, frames_within, may_hold_frames, parts_of
+from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
 from daemon.readers.reading import read_frames
 from daemon.readers.sidecar import Sidecar, parse_sidecar, read_sidecar
 
-__all__ = ["SUFFIXES", "Sidecar", "frame_files", "parse_sidecar", "read_frames", "read_sidecar"]
+__all__ = [
+    "DEFAULT_LIMITS",
+    "SUFFIXES",
+    "ReadLimits",
+    "Sidecar",
+    "frame_files",
+    "frames_read_from",
+    "frames_within",
+    "may_hold_frames",
+    "parse_sidecar",
+    "parts_of",
+    "read_frames",
+    "read_sidecar",
+]

@@ -92,7 +92,10 @@ def _step_angstrom(axis: Axis) -> float | None:
 
 def _remedy(path: Path) -> str:
     sidecar = path.with_suffix(".json").name
-    return f"if that is wrong, give the right size with --pixel-size or as `pixel_size_angstrom` in a sidecar {sidecar}"
+    return (
+        "if that is wrong, give the right size as `pixel_size_angstrom` in config.toml or in a sidecar "
+        f"{sidecar}, or to `hrtemd process` as --pixel-size"
+    )
 
 
 def _normal(unit: str | None) -> str:

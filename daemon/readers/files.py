@@ -1,11 +1,10 @@
-"""Which files of a folder are frames."""
+"""Which files of a folder are frames, and which files belong to a frame."""
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 
-from daemon.errors import FrameError
 from daemon.readers import plain, rosettasciio
 
 SUFFIXES = frozenset({*plain.READERS, *rosettasciio.PLUGINS})
@@ -22,18 +21,51 @@ def frame_files(paths: Iterable[Path]) -> list[Path]:
     even so, because a shell's `*` names them too: the `.ser` files of a named `.emi`, and the sidecar of a named frame.
 
     Args:
-        paths: Files and folders; folders are searched recursively, hidden ones left out.
-
-    Raises:
-        FrameError: A folder cannot be listed.
+        paths: Files and folders; folders are searched recursively, hidden ones left out. A folder that cannot be listed
+            stands for itself: reading it then says why.
     """
     named: list[Path] = []
     for path in paths:
-        named.extend(sorted(_files_within(path), key=_natural_key) if _is_folder(path) else [path])
+        unlisted: list[OSError] = []
+        found = [*frames_within(path, unlisted.append)] if _is_folder(path) else [path]
+        found += [Path(error.filename) for error in unlisted]
+        named += sorted(found, key=_natural_key)
     files = list(dict.fromkeys(named))
     emi_stems = {file.with_suffix("") for file in files if file.suffix.lower() == ".emi"}
     frame_stems = {file.with_suffix("") for file in files if file.suffix.lower() in SUFFIXES}
     return [file for file in files if not _is_companion(file, emi_stems, frame_stems)]
+
+
+def frames_within(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
+    """Yield the frames of a folder and all below it, hidden ones left out, in no order; `onerror` as of `os.walk`."""
+    for parent, folders, names in os.walk(folder, onerror=onerror):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from _frames_among(names, Path(parent))
+
+
+def frames_read_from(parts: Set[Path], folder: Path) -> list[Path]:
+    """Return the frames of a folder, though not of those below it, that are read from any of `parts` (see `parts_of`).
+
+    Raises:
+        OSError: The folder cannot be listed.
+    """
+    beginnings = {_beginning(part.name) for part in parts}
+    names = [name for name in os.listdir(folder) if _beginning(name) in beginnings]  # noqa: PTH208 (names are wanted)
+    return [frame for frame in _frames_among(names, folder) if not parts.isdisjoint(parts_of(frame))]
+
+
+def parts_of(frame: Path) -> list[Path]:
+    """Return what a frame is read from: its file, its sidecar, and the `.ser` files of an `.emi`; not all need exist."""
+    parts = [frame, frame.with_suffix(".json")]
+    if frame.suffix.lower() == ".emi":
+        parts += [frame.with_name(f"{frame.stem}_{digit}.ser") for digit in range(10)]
+    return parts
+
+
+def may_hold_frames(name: str) -> bool:
+    """Tell by a file's name alone; one of hrtemd's overlays or a temporary name (`x.tif.tmp`, `~x.tif`) does not."""
+    name = name.lower()
+    return Path(name).suffix in SUFFIXES and not name.startswith((".", "~")) and not name.endswith(".overlay.png")
 
 
 def _is_folder(path: Path) -> bool:
@@ -43,21 +75,16 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _files_within(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(parent, name) for name in names if _looks_like_frame(name))
+def _frames_among(names: Iterable[str], folder: Path) -> list[Path]:
+    """Return the files of one folder that are frames, of an `.emi` and its `.ser` files only the `.emi`."""
+    files = [folder / name for name in names if may_hold_frames(name)]
+    emi_stems = {file.with_suffix("") for file in files if file.suffix.lower() == ".emi"}
+    return [file for file in files if not _is_companion(file, emi_stems, set())]
 
 
-def _refuse(error: OSError) -> None:
-    raise FrameError(f"{error.filename}: the folder cannot be listed ({error.strerror}); check its permissions.")
-
-
-def _looks_like_frame(name: str) -> bool:
-    """Tell by name alone; a file under a temporary name (`x.tif.tmp`, `~x.tif`) has no ending or start of a frame."""
-    name = name.lower()
-    is_result = name.endswith(".overlay.png") or ".atoms." in name
-    return not is_result and not name.startswith((".", "~")) and Path(name).suffix in SUFFIXES
+def _beginning(name: str) -> str:
+    """Return what the names of a frame's parts have in common, and few others."""
+    return re.sub(r"(_[0-9])?(\.[^.]*)?$", "", name, count=1)
 
 
 def _is_companion(file: Path, emi_stems: set[Path], frame_stems: set[Path]) -> bool:

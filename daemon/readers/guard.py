@@ -1,12 +1,12 @@
 """Between hrtemd and the libraries that parse files: their errors, warnings and log become ours."""
 
 import contextlib
+import functools
 import gc
 import logging
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from daemon.errors import FrameError
@@ -16,16 +16,16 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def cannot_be_read(path: Path, reason: str) -> FrameError:
-    """Say that a file is not what its ending promises."""
+def cannot_be_read(where: str, reason: str) -> FrameError:
+    """Say that a file, or an image in it, is not what its ending promises."""
     return FrameError(
-        f"{path.name}: the file cannot be read ({reason}); it may be cut short, still being written or damaged: "
+        f"{where}: the file cannot be read ({reason}); it may be cut short, still being written or damaged: "
         "copy or export it again."
     )
 
 
-def guarded(path: Path, parse: Callable[[], T]) -> T:
-    """Run `parse` on a file that may hold anything.
+def guarded(where: str, parse: Callable[[], T]) -> T:
+    """Run `parse` on a file, or an image in it, that may hold anything.
 
     Raises:
         FrameError: Whatever a library raised, as one sentence.
@@ -37,10 +37,10 @@ def guarded(path: Path, parse: Callable[[], T]) -> T:
             raise
         except Exception as error:
             reason = _first_line(error)
-            _log.debug("%s cannot be read", path, exc_info=True)
+            _log.debug("%s cannot be read", where, exc_info=True)
         # A library that failed may have left the file open, which keeps Windows from moving or replacing it.
         gc.collect()
-    raise cannot_be_read(path, reason)
+    raise cannot_be_read(where, reason)
 
 
 def _first_line(error: Exception) -> str:
@@ -98,6 +98,15 @@ def demote_log(name: str) -> None:
 
     RosettaSciIO would otherwise print in colour to standard output, where the answers of `hrtemd` go.
     """
+    with _demoting:
+        _demote_once(name)
+
+
+_demoting = threading.Lock()
+
+
+@functools.cache  # once only: it would take away the handler of a thread that is within `errors_logged`
+def _demote_once(name: str) -> None:
     logger = logging.getLogger(name)
     logger.handlers = [_ToDebug()]
     logger.propagate = False

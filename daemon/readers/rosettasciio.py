@@ -12,6 +12,7 @@ from daemon.errors import FrameError
 from daemon.frames import MIN_FRAME_PIXELS
 from daemon.readers import calibration, metadata, quirks
 from daemon.readers.guard import cannot_be_read, demote_log, errors_logged
+from daemon.readers.limits import ReadLimits
 from daemon.readers.stack import LAZY_FROM_BYTES, Axis, ImageStack
 
 PLUGINS = {
@@ -27,18 +28,19 @@ PLUGINS = {
 }
 
 # Of the other formats, RosettaSciIO would read the whole file anew for each image.
+_HDF5_PLUGINS = frozenset({"emd", "hspy"})
 _LAZY_PLUGINS = frozenset({"digitalmicrograph", "emd", "mrc"})
 _EMD_OPTIONS = {"select_type": "images", "stack_group": False}
 
 
-def read(path: Path) -> list[ImageStack]:
+def read(path: Path, limits: ReadLimits) -> list[ImageStack]:
     """Read the images of a file and leave the rest: spectra, colour snapshots, Fourier transforms, thumbnails.
 
     Raises:
         FrameError: No data set of the file is an image.
     """
     stacks, objections = [], []
-    for signal in _signals(path):
+    for signal in _signals(path, limits):
         quirks.tidy(signal)
         objection = _objection(signal)
         if objection is None:
@@ -51,7 +53,7 @@ def read(path: Path) -> list[ImageStack]:
     return stacks
 
 
-def _signals(path: Path) -> list[dict[str, Any]]:
+def _signals(path: Path, limits: ReadLimits) -> list[dict[str, Any]]:
     """Return the data sets as RosettaSciIO gives them: `data`, `axes`, `metadata`, `original_metadata`."""
     plugin = PLUGINS[path.suffix.lower()]
     importlib.import_module("rsciio")
@@ -59,6 +61,8 @@ def _signals(path: Path) -> list[dict[str, Any]]:
     demote_log("tifffile")
     reader = importlib.import_module(f"rsciio.{plugin}")
     lazy = plugin in _LAZY_PLUGINS and path.stat().st_size >= LAZY_FROM_BYTES
+    if not lazy:
+        limits.check_bytes(_bytes_in_memory(path, plugin), path.name)
     options = _EMD_OPTIONS if plugin == "emd" else {}
     with errors_logged("tifffile") as errors:
         try:
@@ -70,12 +74,28 @@ def _signals(path: Path) -> list[dict[str, Any]]:
             signals = _velox_images(path)
     cut = next((error for error in errors if "offset" in error), None)
     if cut is not None:  # tifffile would return the pages before the cut as if they were all
-        raise cannot_be_read(path, cut)
+        raise cannot_be_read(path.name, cut)
     if not signals and path.suffix.lower() == ".emi":
         raise FrameError(f"{path.name}: its pixels are in {path.stem}_1.ser, which is not beside it; copy both files.")
     if not signals:
-        raise cannot_be_read(path, "it holds no data")
+        raise cannot_be_read(path.name, "it holds no data")
     return signals
+
+
+def _bytes_in_memory(path: Path, plugin: str) -> int:
+    """Return what a file's arrays take once loaded, from what it declares of them."""
+    sizes: list[int] = []
+    if plugin == "tiff":
+        tifffile = importlib.import_module("tifffile")
+        with tifffile.TiffFile(path) as tiff:
+            sizes = [series.size * series.dtype.itemsize for series in tiff.series]
+    elif plugin in _HDF5_PLUGINS:
+        h5py = importlib.import_module("h5py")
+        with h5py.File(path, "r") as file:
+            file.visititems(lambda _, item: sizes.append(item.nbytes) if isinstance(item, h5py.Dataset) else None)
+    else:  # never compressed
+        sizes = [path.stat().st_size]
+    return sum(sizes)
 
 
 def _velox_images(path: Path) -> list[dict[str, Any]]:

@@ -19,6 +19,9 @@ CENTRE_WEIGHTS = np.array([0.25, 0.5, 0.25], np.float32)
 RIVALS = (np.add.outer(np.square(np.arange(-2, 3)), np.square(np.arange(-2, 3))) <= 4).astype(np.uint8)
 """Cells of which only one can be a site: all closer than a bond's length, in any direction."""
 
+LOG_SIGMA_RANGE = (-4.0, 2.0)
+"""Beyond it training does not tell the network anything, so whatever it says there is cut off."""
+
 NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
 
 
@@ -67,6 +70,7 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
     weights = shares.sum(axis=0)
     weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
     offset_x, offset_y, log_sigma = geometry[:, cell_rows, cell_columns]
+    log_sigma = np.clip(log_sigma, *LOG_SIGMA_RANGE)
     x = columns[:, None] + NEIGHBOURS[:, 1] + offset_x
     y = rows[:, None] + NEIGHBOURS[:, 0] + offset_y
     mean_x, mean_y = (weights * x).sum(axis=1), (weights * y).sum(axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from daemon.atoms import atom_table
-from daemon.errors import CalibrationError, FrameError
+from daemon.errors import CalibrationError, FrameError, ModelError
 from daemon.frames import Calibration, CalibrationSource, Frame
 from daemon.recognition.backends import open_session
 from daemon.recognition.judgement import judge
@@ -63,10 +63,13 @@ class Recogniser:
 
     Raises:
         BackendError: No engine can run the model.
+        ModelError: The tiles are too small for the model.
     """
 
     def __init__(self, package: ModelPackage, backend: str = "auto", tile_pixels: int = TILE_PIXELS) -> None:
         self.manifest = package.manifest
+        if tile_pixels <= 2 * (self.manifest.receptive_field_pixels + self.manifest.input_multiple):
+            raise ModelError(f"Tiles of {tile_pixels} pixels are smaller than what {self.manifest.name} sees at once.")
         self._session = open_session(package.onnx_path, backend)
         self._tile_pixels = tile_pixels
 
@@ -111,7 +114,8 @@ class Recogniser:
         if self.manifest.specimen != "graphene":
             raise CalibrationError(
                 f"{frame.name} has no pixel size, and the model {self.manifest.name} cannot tell it from the lattice. "
-                f"Give it with --pixel-size, as pixel_size_angstrom in {frame.name}.json, or in config.toml."
+                "Give it as pixel_size_angstrom in config.toml or in a .json file beside the image, of the same name, "
+                "or to `hrtemd process` as --pixel-size."
             )
         return Calibration(estimate_graphene_pixel_size(frame.pixels), CalibrationSource.ESTIMATED)
 
@@ -166,16 +170,18 @@ def _calibrate(peaks: Peaks, manifest: Manifest) -> Peaks:
 
 def _table(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa.Table:
     """The atom table, species named where the model tells them."""
+    best = peaks.class_probability.argmax(axis=1)
     # `metal` is what a model says that tells no element.
     names = [None if name == "metal" else name for name in manifest.classes]
+    told = len(names) > 1
     return atom_table(
         peaks.positions,
         pixel_size_angstrom,
         manifest.kind,
         peaks.probability,
         peaks.sigma * pixel_size_angstrom,
-        species=[names[index] for index in peaks.class_probability.argmax(axis=1)],
-        species_probability=peaks.class_probability.max(axis=1, initial=0.0),
+        species=[names[index] for index in best],
+        species_probability=peaks.class_probability.max(axis=1, initial=0.0) if told else None,
     )
 
 

@@ -47,6 +47,7 @@ ROWS = SCALE_ROWS + RING_ROWS
 LEAST_STAR = 4.5
 LEAST_LONE_RING = 3.0
 VISIBLE_RING = 1.8
+LEAST_LEAD = 0.5
 
 
 class _Star(NamedTuple):
@@ -69,7 +70,7 @@ def estimate_graphene_pixel_size(pixels: NDArray[Any]) -> float:
         Å per pixel, good to about 2 %: microscopes distort by as much.
 
     Raises:
-        CalibrationError: There are no lattice rings, or they fit two pixel sizes equally well.
+        CalibrationError: There are no lattice rings, they are not graphene's, or they fit two pixel sizes equally well.
     """
     prominence = _prominence(pixels)
     star = _most_prominent_star(prominence)
@@ -77,6 +78,8 @@ def estimate_graphene_pixel_size(pixels: NDArray[Any]) -> float:
         raise _unknown("the power spectrum shows no rings of a graphene lattice")
     if star.second < VISIBLE_RING and (star.first < LEAST_LONE_RING or star.inner >= VISIBLE_RING):
         raise _unknown("only one ring of the graphene lattice is clear, and it may be the one at 2.13 Å or at 1.23 Å")
+    if _lead_over_other_spots(prominence, star) < LEAST_LEAD:
+        raise _unknown("the strongest spots of the power spectrum do not lie on the rings of a graphene lattice")
     return _refine(prominence, star)
 
 
@@ -112,7 +115,8 @@ def _prominence(pixels: NDArray[Any]) -> NDArray[np.float32]:
     wrapped = np.pad(np.clip(level, -2, 2), ((0, 0), (40, 40)), mode="wrap")
     level -= cv2.blur(wrapped, (61, 31))[:, 40:-40]
     level[~known] = 0
-    return level
+    prominence: NDArray[np.float32] = level
+    return prominence
 
 
 def _power_spectrum(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
@@ -128,7 +132,8 @@ def _power_spectrum(pixels: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
     image = np.clip(image, -limit, limit) * window
     side = scipy.fft.next_fast_len(max(height, width, 512), real=True)
     spectrum = scipy.fft.fftshift(scipy.fft.rfft2(image, s=(side, side)), axes=0)
-    return np.square(spectrum.real) + np.square(spectrum.imag), min(height, width)
+    power: NDArray[np.float32] = np.square(spectrum.real) + np.square(spectrum.imag)
+    return power, min(height, width)
 
 
 def _most_prominent_star(prominence: NDArray[np.float32]) -> _Star:
@@ -143,6 +148,19 @@ def _most_prominent_star(prominence: NDArray[np.float32]) -> _Star:
     row, column = divmod(int(stars.argmax()), STAR_COLUMNS)
     inner = turned[row - RING_ROWS, column] if row >= RING_ROWS else 0.0
     return _Star(row, column, float(rings[row, column]), float(turned[row + RING_ROWS, column]), float(inner))
+
+
+def _lead_over_other_spots(prominence: NDArray[np.float32], star: _Star) -> float:
+    """How far the strongest spot on the two rings, of any grain, stands above the strongest one elsewhere.
+
+    Another crystal may have spots where a star is looked for, but its strongest lie outside it.
+    """
+    beyond_first = np.arange(ROWS) - star.row
+    on_rings = (np.abs(beyond_first) <= 16) | (np.abs(beyond_first - RING_ROWS) <= 16)
+    # The seams of a camera's quadrants make streaks along the axes.
+    from_axis = np.abs((np.arange(COLUMNS) + COLUMNS // 4) % (COLUMNS // 2) - COLUMNS // 4)
+    elsewhere = prominence[np.ix_(~on_rings, from_axis > 6)]
+    return float(prominence[on_rings].max() - elsewhere.max())
 
 
 def _refine(prominence: NDArray[np.float32], star: _Star) -> float:

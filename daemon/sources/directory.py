@@ -5,55 +5,37 @@ sooner. So frames are found on network shares too, where nothing is announced, a
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR
 from threading import Event
 from time import monotonic
 
-from daemon.errors import FrameError, HrtemdError
-from daemon.filesystems import file_system_of
+from daemon.errors import FrameError
 from daemon.inbox import Policy
+from daemon.readers import frames_read_from, frames_within, may_hold_frames, parts_of
+from daemon.sources.candidates import Candidate, Candidates, Signature, is_half_of_a_pair, signature_of
 from daemon.sources.folder_watch import FolderWatch
-from daemon.sources.image_file import arrivals_from, may_hold_frames
+from daemon.sources.image_file import arrivals_from, changed_at
 from daemon.sources.source import Arrival, Failure
 
 SETTLE_SECONDS = 0.3
 """A file is complete when its size and time of change have stood still for this long, and it can be read."""
 
+HALF_PAIR_SECONDS = 5.0
+"""As long is waited for the other half of TIA's pair of an `.emi` and its `.ser` files."""
+
 RETRY_SECONDS = (0.5, 1.0, 2.0)
 """Pauses before a file that stands still but cannot be read is tried again: its writer may only be slow."""
 
 RESCAN_SECONDS = 10.0
-NETWORK_RESCAN_SECONDS = 1.0
+UNANNOUNCED_RESCAN_SECONDS = 1.0
+"""Between listings of a folder where files may come unannounced, as on a network share."""
 
 _LONGEST_WAIT_SECONDS = 0.2  # a request to stop is seen after this time
 
 log = logging.getLogger(__name__)
-
-Signature = tuple[int, int]
-"""A file's size in bytes and time of change in ns."""
-
-
-@dataclass
-class _Candidate:
-    """A file that may hold frames, once its writer is done.
-
-    Attributes:
-        signature: As last seen.
-        due: When to look at it again, on the monotonic clock.
-        resumed: It was there at start.
-        attempts: How often it could not be read as it stands now.
-        delivered: Ids of the frames it has yielded so far.
-    """
-
-    signature: Signature
-    due: float
-    resumed: bool = False
-    attempts: int = 0
-    delivered: set[str] = field(default_factory=set)
-
 
 class DirectorySource:
     """Watches a folder for image files.
@@ -63,7 +45,8 @@ class DirectorySource:
         folder: Where files appear.
         policy: With `latest`, only the newest of the files that are there at start is read.
         pixel_size_angstrom: Å per pixel; beats what files and sidecars say.
-        has_newer_results: Tells of a file that was there at start, and its folder below `folder`, whether it is done.
+        has_newer_results: Tells of a file that was there at start whether it is done, given its folder below `folder`
+            and the time, in seconds since 1970, when it or its sidecar last changed.
     """
 
     def __init__(
@@ -72,142 +55,186 @@ class DirectorySource:
         folder: Path,
         policy: Policy,
         pixel_size_angstrom: float | None,
-        has_newer_results: Callable[[Path, PurePosixPath], bool],
+        has_newer_results: Callable[[Path, PurePosixPath, float], bool],
     ) -> None:
         self.name = name
         self._folder = folder
         self._policy = policy
         self._pixel_size_angstrom = pixel_size_angstrom
         self._has_newer_results = has_newer_results
-        self._candidates: dict[Path, _Candidate] = {}
+        self._candidates = Candidates()
         self._done: dict[Path, Signature] = {}
-        self._unlisted: set[str] = set()
+        self._warned_of: set[str] = set()
+        self._identity: tuple[int, int] | None = None
         self._is_lost = False
 
     def arrivals(self, stop: Event) -> Iterator[Arrival | Failure]:
         """Yield each file's frames once it is complete, new files before those that were there at start."""
-        needs_polling = file_system_of(self._folder).needs_polling
-        rescan_seconds = NETWORK_RESCAN_SECONDS if needs_polling else RESCAN_SECONDS
+        self._identity = _identity(self._folder)
         with FolderWatch(self._folder) as watch:
-            self._note_files_at_start()
-            rescan_at = monotonic() + rescan_seconds
+            self._note_backlog()
+            listed_at = monotonic()
             while not stop.is_set():
-                if self._follow(watch) or monotonic() >= rescan_at:
+                rescan_seconds = RESCAN_SECONDS if watch.hears_everything else UNANNOUNCED_RESCAN_SECONDS
+                if self._follow(watch) or monotonic() >= listed_at + rescan_seconds:
                     yield from self._rescan(watch)
-                    rescan_at = monotonic() + rescan_seconds
-                if path := self._next_due():
-                    yield from self._read(path)
+                    listed_at = monotonic()
+                if due := self._candidates.due(monotonic()):
+                    yield from self._read(*due, stop)
 
-    def _note_files_at_start(self) -> None:
-        found = {path: signature for path in self._image_files() if (signature := _signature(path))}
+    def _note_backlog(self) -> None:
+        """Remember to read what came while nobody watched, unless its results are there."""
+        found = {
+            path: signature
+            for path, signature in self._list().items()
+            if path not in self._candidates and self._done.get(path) != signature
+        }
         if self._policy == "latest" and found:
-            newest = max(found, key=lambda path: found[path][1])
-            self._done = {path: signature for path, signature in found.items() if path != newest}
+            newest = max(found, key=lambda path: found[path].image[1])
+            left_out = {path: signature for path, signature in found.items() if path != newest}
+            self._done |= left_out
             found = {newest: found[newest]}
-            log.info("%s: %d files were there before the newest one and are left out", self.name, len(self._done))
+            log.info("%s: %d files were there before the newest one and are left out", self.name, len(left_out))
         due = monotonic() + SETTLE_SECONDS
-        for path, signature in sorted(found.items(), key=lambda item: item[1][1]):
-            self._candidates[path] = _Candidate(signature, due, resumed=True)
+        for path, signature in sorted(found.items(), key=lambda item: item[1].image[1]):
+            self._candidates.put(path, Candidate(signature, due, resumed=True))
 
     def _follow(self, watch: FolderWatch) -> bool:
         """Take in announcements until a file is due; return whether the whole folder must be listed anew."""
         folder_came = False
-        next_due = min((candidate.due for candidate in self._candidates.values()), default=float("inf"))
+        parts: set[Path] = set()
         # Not for longer: a file written in many small pieces announces each of them.
         until = monotonic() + _LONGEST_WAIT_SECONDS
-        wait_seconds = min(next_due, until) - monotonic()
+        wait_seconds = min(self._candidates.next_due(), until) - monotonic()
         while monotonic() < until and (announcement := watch.next(wait_seconds)):
             wait_seconds = 0.0
+            path = announcement.path
             if announcement.is_folder:
                 folder_came = True  # with files in it, perhaps, that came before it could be watched
-            elif may_hold_frames(announcement.path):
-                self._note(announcement.path, settle_seconds=0.0 if announcement.renamed_in else SETTLE_SECONDS)
+            elif path.suffix.lower() in (".json", ".ser"):
+                parts.add(path)
+            elif may_hold_frames(path.name):
+                self._note(path, self._signature(path), 0.0 if announcement.renamed_in else SETTLE_SECONDS)
+        self._note_frames_read_from(parts)
         return folder_came
 
-    def _note(self, path: Path, settle_seconds: float) -> None:
+    def _note_frames_read_from(self, parts: set[Path]) -> None:
+        """Find the frames that a sidecar or `.ser` file belongs to."""
+        for folder in {part.parent for part in parts}:
+            try:
+                frames = frames_read_from(parts, folder)
+            except OSError as error:
+                self._warn_once(error)
+                continue
+            for path in frames:
+                self._note(path, self._signature(path), SETTLE_SECONDS)
+
+    def _note(self, path: Path, signature: Signature | None, settle_seconds: float) -> None:
         """Remember to read a file that is new or has changed."""
-        signature = _signature(path)
         if signature is None or self._done.get(path) == signature:
             return
-        candidate = self._candidates.setdefault(path, _Candidate(signature, due=0.0))
-        candidate.signature = signature
-        candidate.due = monotonic() + settle_seconds
-        candidate.attempts = 0
-        candidate.resumed = False
+        if is_half_of_a_pair(path, signature):
+            settle_seconds = HALF_PAIR_SECONDS
+        candidate = Candidate(signature, monotonic() + settle_seconds)
+        earlier = self._candidates.get(path)
+        if earlier and earlier.signature.others == signature.others:  # a sidecar would change every frame
+            candidate.delivered.update(earlier.delivered)
+        self._candidates.put(path, candidate)
+        for part in parts_of(path)[1:]:  # a `.ser` file that seemed to be on its own
+            self._candidates.drop(part)
 
     def _rescan(self, watch: FolderWatch) -> Iterator[Failure]:
         """List the folder, for files that were not announced."""
-        if not self._folder.is_dir():
+        identity = _identity(self._folder)
+        if identity is None:
             if not self._is_lost:
                 self._is_lost = True
                 gone = FrameError(f"The folder {self._folder} is gone; frames are read again once it is back.")
                 yield Failure(self.name, str(self._folder), gone)
-            return
-        if self._is_lost:
+        elif self._is_lost or identity != self._identity or watch.has_ended:
+            log.info("%s: the folder %s is back, or another has taken its place", self.name, self._folder)
             self._is_lost = False
-            log.info("%s: the folder %s is back", self.name, self._folder)
+            self._identity = identity
             watch.restart()
-        for path in self._image_files():
-            if path not in self._candidates:
-                self._note(path, SETTLE_SECONDS)
+            self._note_backlog()
+        else:
+            for path, signature in self._list().items():
+                if path not in self._candidates:
+                    self._note(path, signature, SETTLE_SECONDS)
 
-    def _image_files(self) -> Iterator[Path]:
-        for folder, subfolders, names in os.walk(self._folder, onerror=self._warn_once):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            yield from filter(may_hold_frames, (Path(folder) / name for name in names))
+    def _list(self) -> dict[Path, Signature]:
+        """Return all image files as they stand now, and forget those that were taken away."""
+        errors: list[OSError] = []
+        paths = set(frames_within(self._folder, errors.append))
+        for error in errors:
+            self._warn_once(error)
+        if not errors:
+            self._done = {path: signature for path, signature in self._done.items() if path in paths}
+        return {path: signature for path in paths if (signature := self._signature(path))}
+
+    def _signature(self, path: Path) -> Signature | None:
+        """Return a file's signature, None where there is no such file, or none that can be looked at."""
+        try:
+            return signature_of(path)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            self._warn_once(error)
+            return None
 
     def _warn_once(self, error: OSError) -> None:
-        if error.filename not in self._unlisted:
-            self._unlisted.add(error.filename)
-            log.warning("%s: the folder %s cannot be listed (%s)", self.name, error.filename, error.strerror)
+        if error.filename not in self._warned_of:
+            self._warned_of.add(error.filename)
+            log.warning("%s: %s is left out (%s)", self.name, error.filename, error.strerror)
 
-    def _next_due(self) -> Path | None:
-        now = monotonic()
-        due = (path for path, candidate in self._candidates.items() if candidate.due <= now)
-        # The operator waits for what is new; what was there at start can wait.
-        return min(due, key=lambda path: self._candidates[path].resumed, default=None)
-
-    def _read(self, path: Path) -> Iterator[Arrival | Failure]:
+    def _read(self, path: Path, candidate: Candidate, stop: Event) -> Iterator[Arrival | Failure]:
         """Yield a file's frames, or see to it that it is tried again."""
-        candidate = self._candidates[path]
-        signature = _signature(path)
+        signature = self._signature(path)
         if signature is None:  # taken away again
-            del self._candidates[path]
+            self._candidates.drop(path)
             return
         if signature != candidate.signature:  # still growing
-            self._note(path, SETTLE_SECONDS)
+            self._note(path, signature, SETTLE_SECONDS)
             return
-        folder = PurePosixPath(path.parent.relative_to(self._folder).as_posix())
+        failures: list[Failure] = []
         try:
-            if not (candidate.resumed and self._has_newer_results(path, folder)):
-                for arrival in arrivals_from(
-                    path,
-                    source=self.name,
-                    pixel_size_angstrom=self._pixel_size_angstrom,
-                    folder=folder,
-                    resumed=candidate.resumed,
-                ):
-                    if arrival.frame.frame_id not in candidate.delivered:
-                        candidate.delivered.add(arrival.frame.frame_id)
-                        yield arrival
+            for arrival in self._arrivals_from(path, candidate):
+                if isinstance(arrival, Failure):
+                    failures.append(arrival)
+                elif arrival.frame.frame_id not in candidate.delivered:
+                    candidate.delivered.add(arrival.frame.frame_id)
+                    yield arrival
+                if stop.is_set():
+                    return
         except Exception as error:
-            if candidate.attempts < len(RETRY_SECONDS):
-                candidate.due = monotonic() + RETRY_SECONDS[candidate.attempts]
-                candidate.attempts += 1
-                return
-            if not isinstance(error, HrtemdError | OSError):
-                log.exception("%s: reading %s failed unexpectedly", self.name, path)
-            yield Failure(self.name, str(path), error)
-        del self._candidates[path]
+            failures.append(Failure(self.name, str(path), error))
+        if failures and candidate.attempts < len(RETRY_SECONDS):
+            due = monotonic() + RETRY_SECONDS[candidate.attempts]
+            self._candidates.put(path, replace(candidate, due=due, attempts=candidate.attempts + 1))
+            return
+        yield from failures
+        self._candidates.drop(path)
         self._done[path] = signature
         # A file that changed while it was read is read again when it has settled.
-        self._note(path, SETTLE_SECONDS)
+        self._note(path, self._signature(path), SETTLE_SECONDS)
+
+    def _arrivals_from(self, path: Path, candidate: Candidate) -> Iterator[Arrival | Failure]:
+        folder = PurePosixPath(path.parent.relative_to(self._folder).as_posix())
+        if candidate.resumed and self._has_newer_results(path, folder, changed_at(*parts_of(path))):
+            return
+        yield from arrivals_from(
+            path,
+            source=self.name,
+            pixel_size_angstrom=self._pixel_size_angstrom,
+            folder=folder,
+            resumed=candidate.resumed,
+        )
 
 
-def _signature(path: Path) -> Signature | None:
-    """Return a file's signature, None where there is no such file any more."""
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """Return what tells a folder from another of the same name; None where it is gone or its share is out of reach."""
     try:
-        status = path.stat()
-    except FileNotFoundError:
+        status = folder.stat()
+    except OSError:
         return None
-    return status.st_size, status.st_mtime_ns
+    return (status.st_dev, status.st_ino) if S_ISDIR(status.st_mode) else None

@@ -3,7 +3,7 @@
 import logging
 import sys
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import NamedTuple, Self
 
 from watchdog.events import (
@@ -19,6 +19,10 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
+from daemon.filesystems import file_system_of
+
+_MOST_WAITING = 10_000
+
 log = logging.getLogger(__name__)
 
 _EVENTS = [DirCreatedEvent, DirMovedEvent, FileClosedEvent, FileCreatedEvent, FileModifiedEvent, FileMovedEvent]
@@ -33,11 +37,15 @@ class Announcement(NamedTuple):
 
 
 class FolderWatch(FileSystemEventHandler):
-    """Collects announcements while it is open. Where the kernel refuses to watch, there are none."""
+    """Collects announcements while it is open. Where the kernel refuses to watch, there are none.
+
+    Those that nobody takes in time are forgotten; the whole folder is announced in their place.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._announcements: SimpleQueue[Announcement] = SimpleQueue()
+        self._announcements: Queue[Announcement] = Queue(_MOST_WAITING)
+        self._has_forgotten = False
 
     def __enter__(self) -> Self:
         observer = _new_observer()
@@ -45,8 +53,9 @@ class FolderWatch(FileSystemEventHandler):
         try:
             observer.start()
         except OSError as error:
-            log.warning("%s cannot be watched (%s); it is listed every few seconds instead", self._folder, error)
+            log.warning("%s cannot be watched (%s); it is listed every second instead", self._folder, error)
         self._observer = observer
+        self._is_local = not file_system_of(self._folder).needs_polling
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -59,8 +68,21 @@ class FolderWatch(FileSystemEventHandler):
         self.__exit__()
         self.__enter__()
 
+    @property
+    def hears_everything(self) -> bool:
+        """Whether nothing comes into the folder unannounced."""
+        return self._is_local and self._observer.is_alive() and not self.has_ended
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the kernel has stopped watching, as it does when the folder is deleted."""
+        return self._observer.is_alive() and not all(emitter.is_alive() for emitter in self._observer.emitters)
+
     def next(self, timeout_seconds: float) -> Announcement | None:
         """Return the next announcement, or None if none comes in time."""
+        if self._has_forgotten:
+            self._has_forgotten = False
+            return Announcement(self._folder, renamed_in=False, is_folder=True)
         try:
             return self._announcements.get(timeout=max(timeout_seconds, 0.001))
         except Empty:
@@ -71,7 +93,10 @@ class FolderWatch(FileSystemEventHandler):
         moved = event.event_type == "moved"
         path = str(event.dest_path if moved else event.src_path)
         if path:  # a file moved out has no destination
-            self._announcements.put(Announcement(Path(path), moved, event.is_directory))
+            try:
+                self._announcements.put_nowait(Announcement(Path(path), moved, event.is_directory))
+            except Full:
+                self._has_forgotten = True
 
 
 def _new_observer() -> BaseObserver:

@@ -4,18 +4,22 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from time import perf_counter
 
-from daemon.publish.files import OVERLAY_SUFFIX
-from daemon.readers import SUFFIXES, frame_files, read_frames
-from daemon.sources.source import TOP, Arrival
+from daemon.errors import FrameError
+from daemon.readers import DEFAULT_LIMITS, ReadLimits, parts_of, read_frames
+from daemon.sources.source import TOP, Arrival, Failure
 
 
-def may_hold_frames(path: Path) -> bool:
-    """Whether a file's name is that of an image: not hidden or temporary, and not one of hrtemd's own overlays."""
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES or path.name.startswith((".", "~")) or path.name.endswith(OVERLAY_SUFFIX):
-        return False
-    # TIA's .ser files hold the pixels of an .emi beside them, which is the frame.
-    return suffix != ".ser" or path in frame_files([path, *path.parent.glob("*.emi")])
+def changed_at(*files: Path) -> float:
+    """Return when the last of the files that exist changed, in seconds since 1970; 0 where none does."""
+    newest = 0.0
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:  # not there, or reading the frame says what is wrong
+            continue
+        # The time of the last change of name counts too: a file moved here keeps the time it was written.
+        newest = max(newest, status.st_mtime, status.st_ctime)
+    return newest
 
 
 def arrivals_from(
@@ -25,8 +29,9 @@ def arrivals_from(
     pixel_size_angstrom: float | None,
     folder: PurePosixPath = TOP,
     resumed: bool = False,
-) -> Iterator[Arrival]:
-    """Read a file frame by frame, each when it is asked for.
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> Iterator[Arrival | Failure]:
+    """Read a file frame by frame, each when it is asked for; an image of a stack that is no frame is a failure.
 
     Args:
         path: The image file.
@@ -34,15 +39,21 @@ def arrivals_from(
         pixel_size_angstrom: Å per pixel; beats what file and sidecar say.
         folder: Folder below the results directory that its results belong in.
         resumed: It was there before the daemon started.
+        limits: Beyond them the file is refused.
 
     Raises:
-        FrameError: The file, or the next image in it, is not a frame.
+        FrameError: The file, or its only image, is not a frame.
     """
-    frames = iter(read_frames(path, source=source, pixel_size_angstrom=pixel_size_angstrom))
+    _, sidecar, *_ = parts_of(path)
+    described_at = changed_at(sidecar)
+    frames = iter(read_frames(path, source=source, pixel_size_angstrom=pixel_size_angstrom, limits=limits))
     while True:
         started = perf_counter()
         frame = next(frames, None)
         if frame is None:
             return
         read_ms = 1e3 * (perf_counter() - started)
-        yield Arrival(source, str(path.resolve()), frame, read_ms, folder, resumed)
+        if isinstance(frame, FrameError):
+            yield Failure(source, str(path), frame)
+        else:
+            yield Arrival(source, str(path.resolve()), frame, read_ms, folder, resumed, described_at)

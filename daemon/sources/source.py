@@ -23,6 +23,7 @@ class Arrival:
         read_ms: Milliseconds it took to read it.
         folder: Folder below the results directory that its results belong in.
         resumed: It was there before the daemon started, and may have results already.
+        described_at: When its sidecar changed, in seconds since 1970; 0 where it has none.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Arrival:
     read_ms: float
     folder: PurePosixPath = TOP
     resumed: bool = False
+    described_at: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from daemon.recognition.recogniser import Recogniser
 from trainer.batches import Batch, Batches
 from trainer.export import export_network
 from trainer.network import SiteNetwork
-from trainer.recipe import Recipe
+from trainer.rebuild import Workspace
+from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
 from trainer.training import Training, losses
 
@@ -100,7 +101,7 @@ def test_no_cell_sees_farther_than_the_stated_reach() -> None:
 
 
 def test_batches_depend_on_seed_and_step_only(smoke: Path, recipe: Recipe) -> None:
-    store = WaveStore.open(smoke / "train")
+    store = WaveStore.open(smoke / "train", 2)
     first, again, other = Batches(recipe, store, 5)[7], Batches(recipe, store, 5)[7], Batches(recipe, store, 6)[7]
 
     for field in fields(Batch):
@@ -109,7 +110,7 @@ def test_batches_depend_on_seed_and_step_only(smoke: Path, recipe: Recipe) -> No
 
 
 def test_training_goes_on_where_it_stopped(smoke: Path, recipe: Recipe, tmp_path: Path) -> None:
-    batches = Batches(recipe, WaveStore.open(smoke / "train"), 1)
+    batches = Batches(recipe, WaveStore.open(smoke / "train", 2), 1)
     straight, interrupted, resumed = Training(recipe), Training(recipe), Training(recipe)
 
     for step in range(4):
@@ -127,7 +128,7 @@ def test_training_goes_on_where_it_stopped(smoke: Path, recipe: Recipe, tmp_path
 
 
 def test_training_learns(smoke: Path, recipe: Recipe) -> None:
-    batch = Batches(recipe, WaveStore.open(smoke / "train"), 1)[0]
+    batch = Batches(recipe, WaveStore.open(smoke / "train", 2), 1)[0]
     training = Training(recipe)
 
     before = float(training.learn(batch).total.detach())
@@ -138,7 +139,7 @@ def test_training_learns(smoke: Path, recipe: Recipe) -> None:
 
 
 def test_the_losses_are_lowest_for_the_truth(smoke: Path, recipe: Recipe) -> None:
-    batch = Batches(recipe, WaveStore.open(smoke / "train"), 1)[3]
+    batch = Batches(recipe, WaveStore.open(smoke / "train", 2), 1)[3]
     log_sigma = torch.full((len(batch.images), 1, *batch.near.shape[1:]), -2.0)
     truth = torch.cat([torch.log(batch.shares.clamp(min=1e-6)), batch.offsets, log_sigma], dim=1)
     shifted = torch.cat([truth[:, :2].roll(2, dims=-1), batch.offsets + 0.5, log_sigma], dim=1)
@@ -158,15 +159,44 @@ def test_an_interrupted_simulation_is_finished_as_if_nothing_had_happened(recipe
 
     simulate_store(simulation, 3, tmp_path / "broken", workers=1)
 
-    for straight, broken in zip(
-        WaveStore.open(tmp_path / "straight"), WaveStore.open(tmp_path / "broken"), strict=True
-    ):
-        np.testing.assert_array_equal(straight.wave, broken.wave)
+    stores = [WaveStore.open(tmp_path / name, simulation.shards) for name in ("straight", "broken")]
+    for straight, broken in zip(*stores, strict=True):
+        # FFTW's plans differ from run to run, and with them the last digit that half precision keeps.
+        np.testing.assert_allclose(straight.wave, broken.wave, atol=2e-3)
         np.testing.assert_array_equal(straight.positions_angstrom, broken.positions_angstrom)
 
 
+def test_waves_of_two_recipes_never_mix(recipe: Recipe, tmp_path: Path) -> None:
+    tiny = {"specimens_per_shard": 1, "shards": 1, "field_angstrom": 20.0, "field_pixels": 100}
+    simulate_store(recipe.simulation.model_copy(update=tiny), 3, tmp_path, workers=1)
+
+    with pytest.raises(RecipeError, match="field_pixels"):
+        simulate_store(recipe.simulation.model_copy(update={**tiny, "field_pixels": 120}), 3, tmp_path, workers=1)
+    with pytest.raises(RecipeError, match="seed"):
+        simulate_store(recipe.simulation.model_copy(update=tiny), 4, tmp_path, workers=1)
+
+
+def test_a_missing_shard_is_named(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="lacks 2 of 2 shards"):
+        WaveStore.open(tmp_path, 2)
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(smoke: Path, recipe: Recipe) -> None:
+    other = recipe.model_copy(update={"seed": 1})
+    longer = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": 99})})
+
+    with pytest.raises(RecipeError, match="another recipe"):
+        Training(other).load(smoke / "training" / "checkpoint.pt")
+    Training(longer).load(smoke / "training" / "checkpoint.pt")
+
+
+def test_an_unfinished_training_is_not_exported(recipe: Recipe, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="not finished"):
+        Workspace(recipe, tmp_path).export()
+
+
 def test_a_window_of_a_wave_is_that_part_of_it(smoke: Path) -> None:
-    store = WaveStore.open(smoke / "train")
+    store = WaveStore.open(smoke / "train", 2)
     whole, part = store.read(0), store.read(0, (30, 50, 64))
 
     np.testing.assert_array_equal(part.wave, whole.wave[30:94, 50:114])
@@ -183,8 +213,6 @@ def test_a_window_of_a_wave_is_that_part_of_it(smoke: Path) -> None:
     ],
 )
 def test_a_wrong_recipe_is_explained(tmp_path: Path, line: str, replacement: str, complaint: str) -> None:
-    from trainer.recipe import RecipeError
-
     text = GRAPHENE.read_text()
     assert line in text
     path = tmp_path / "mine.toml"

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from daemon.atoms import SUPPORT
 from daemon.recognition.recogniser import Recognition
 from trainer.evaluation.matching import Matching, View, match
 from trainer.evaluation.truth import LabelledFrame, Recogniser
@@ -81,10 +82,13 @@ class Scores:
 
     Attributes:
         frames: How many.
-        sites: True sites in view.
+        sites: True sites in view that are judged.
+        ignored_share: Share of all true sites in view that are not judged.
         precision: Share of found atoms that are true.
         recall: Share of true sites that were found.
         f1: Harmonic mean of the two.
+        metal_f1: The same for columns of metal alone, where oxide columns are told apart: a column of oxide taken for
+            metal is false, one of metal taken for oxide is missed. NaN where there is no oxide.
         f1_interval: Lower and upper end of the 95 % interval of F1, by bootstrap over frames.
         rmsd_angstrom: Root mean square displacement of the pairs in two dimensions.
         false_per_100_nm2: Found atoms that are none, over the whole area in view.
@@ -99,9 +103,11 @@ class Scores:
 
     frames: int
     sites: int
+    ignored_share: float
     precision: float
     recall: float
     f1: float
+    metal_f1: float
     f1_interval: tuple[float, float]
     rmsd_angstrom: float
     false_per_100_nm2: float
@@ -120,13 +126,17 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
     errors = np.concatenate([outcome.errors_angstrom for outcome in outcomes])
     normalised = np.concatenate([outcome.errors_over_sigma for outcome in outcomes]).ravel()
     area = sum(outcome.view.area_square_angstrom for outcome in outcomes)
+    confusion = _species_confusion(outcomes)
+    ignored = sum(int(o.view.holds(o.labelled.positions_angstrom[o.labelled.ignored]).sum()) for o in outcomes)
     empty_area, false_in_empty = np.sum([_emptiness(outcome) for outcome in outcomes], axis=0)
     return Scores(
         frames=len(outcomes),
         sites=int(hits + missed),
+        ignored_share=_ratio(ignored, ignored + hits + missed),
         precision=_ratio(hits, hits + false),
         recall=_ratio(hits, hits + missed),
         f1=_ratio(2 * hits, 2 * hits + false + missed),
+        metal_f1=_metal_f1(confusion),
         f1_interval=_f1_interval(outcomes),
         rmsd_angstrom=_root_mean_square(errors) * math.sqrt(2),
         false_per_100_nm2=_ratio(false, area) * 1e4,
@@ -136,7 +146,7 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
         error_over_sigma=_root_mean_square(normalised),
         error_over_sigma_robust=_median(np.abs(normalised)) / NORMAL_MEDIAN_DEVIATION,
         warned_share=float(np.mean([bool(outcome.recognition.warnings) for outcome in outcomes])),
-        species_confusion=_species_confusion(outcomes),
+        species_confusion=confusion,
     )
 
 
@@ -249,6 +259,19 @@ def _species_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]
     for (true_name, found_name), count in sorted(counts.items()):
         confusion.setdefault(true_name, {})[found_name] = count
     return confusion
+
+
+def _metal_f1(confusion: dict[str, dict[str, int]]) -> float:
+    if SUPPORT not in confusion:
+        return float("nan")
+    hits = missed = false = 0
+    for true, row in confusion.items():
+        for found, count in row.items():
+            is_metal, called_metal = (name not in (SUPPORT, NOTHING) for name in (true, found))
+            hits += count * (is_metal and called_metal)
+            missed += count * (is_metal and not called_metal)
+            false += count * (called_metal and not is_metal)
+    return _ratio(2 * hits, 2 * hits + missed + false)
 
 
 def _numbers(recognition: Recognition, name: str) -> NDArray[np.float64]:

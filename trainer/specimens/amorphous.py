@@ -57,7 +57,9 @@ def random_amorphous_film(rng: np.random.Generator, size_angstrom: float) -> Spe
     )
 
 
-def amorphous_carbon(rng: np.random.Generator, size_angstrom: float, thickness_angstrom: float) -> NDArray[np.float64]:
+def amorphous_carbon(
+    rng: np.random.Generator, size_angstrom: float, thickness_angstrom: float, *, held_out: bool = False
+) -> NDArray[np.float64]:
     """Amorphous carbon that fills a square slab.
 
     The slab is cut at a random place and in a random orientation from an endless repetition of one small block, so
@@ -67,11 +69,12 @@ def amorphous_carbon(rng: np.random.Generator, size_angstrom: float, thickness_a
         rng: Source of the density, the place and the orientation.
         size_angstrom: Edge length of the slab in x and y.
         thickness_angstrom: Extent of the slab in z.
+        held_out: Cut from blocks that no training specimen is made of.
 
     Returns:
         Shape (atoms, 3), positions in Å, x and y from 0 to the size, z from 0 to the thickness.
     """
-    block = _block(int(rng.integers(len(DENSITIES_G_PER_CM3))))
+    block = _block(int(rng.integers(len(DENSITIES_G_PER_CM3))), held_out)
     extent = np.array([size_angstrom, size_angstrom, thickness_angstrom])
     rotation = Rotation.random(rng=rng)
     origin = rng.uniform(0.0, BLOCK_ANGSTROM, 3)
@@ -114,13 +117,13 @@ def atoms_in_vacuum(symbols: Sequence[str], positions: NDArray[np.float64], size
 
 
 @cache
-def _block(density_index: int) -> NDArray[np.float64]:
+def _block(density_index: int, held_out: bool) -> NDArray[np.float64]:
     """A periodic cube of mostly three-coordinated carbon, relaxed from a random gas.
 
     Each atom pulls its three nearest neighbours to a bond length and pushes everyone else beyond the distance of
     second neighbours. Both rules are the short-range order that electron scattering sees.
     """
-    rng = np.random.default_rng([20, density_index])
+    rng = np.random.default_rng([21 if held_out else 20, density_index])
     density = DENSITIES_G_PER_CM3[density_index] * CARBON_ATOMS_PER_ANGSTROM3
     positions = rng.uniform(0.0, BLOCK_ANGSTROM, (round(density * BLOCK_ANGSTROM**3), 3))
     for _ in range(RELAXATION_STEPS):
