@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-# Of a share between host and virtual machine, and of a cluster's file system, only this computer's changes are announced.
+# Also what clusters share, and virtual machines with their host: only this computer's own changes are announced.
 _NETWORK_KINDS = {
     **dict.fromkeys(("nfs", "nfs4"), "NFS"),
     **dict.fromkeys(("cifs", "smb3", "smbfs"), "SMB"),
@@ -25,7 +25,8 @@ class FileSystem:
     """A mounted file system.
 
     Attributes:
-        kind: `local`, the name of a network's kind such as `NFS` or `SMB`, `FUSE`, or `unknown` where this computer does not tell.
+        kind: `local`, the kind of network share such as `NFS` or `SMB`, `FUSE`, or `unknown` where this computer does
+            not tell.
         type: As the kernel names it, such as `ext4` or `cifs`.
         mount_point: Where it is mounted.
     """

@@ -55,7 +55,7 @@ def frames_read_from(parts: Set[Path], folder: Path) -> list[Path]:
 
 
 def parts_of(frame: Path) -> list[Path]:
-    """Return what a frame is read from: its file, its sidecar, and the `.ser` files of an `.emi`; not all need exist."""
+    """Return what a frame is read from, if it exists: its file, its sidecar, and the `.ser` files of an `.emi`."""
     parts = [frame, frame.with_suffix(".json")]
     if frame.suffix.lower() == ".emi":
         parts += [frame.with_name(f"{frame.stem}_{digit}.ser") for digit in range(10)]

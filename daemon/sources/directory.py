@@ -37,6 +37,7 @@ _LONGEST_WAIT_SECONDS = 0.2  # a request to stop is seen after this time
 
 log = logging.getLogger(__name__)
 
+
 class DirectorySource:
     """Watches a folder for image files.
 

@@ -36,7 +36,7 @@ class Watching:
         self._thread = threading.Thread(target=self._run, args=[source])
         self._thread.start()
 
-    def _has_newer_results(self, path: Path, folder: PurePosixPath) -> bool:
+    def _has_newer_results(self, path: Path, folder: PurePosixPath, changed_at: float) -> bool:
         return path.name in self.finished
 
     def _run(self, source: DirectorySource) -> None:
