@@ -1,46 +1,72 @@
-"""Latency of one frame through the recogniser, over the bare inference time of its network, in one run.
+"""What a frame costs beyond its network: `latency_ms` of a real `hrtemd process`, over the bare inference time.
 
     .venv/bin/python benchmarks/process_latency.py [MODEL] [SIDE_PIXELS] [PIXEL_SIZE_ANGSTROM]
 
-Prints medians over 30 frames. The ratio is what hrtemd itself costs; milliseconds depend on the machine.
+Prints medians over copies of one frame, and over as many bare inferences, half of them before and half after, so that a
+busy machine slows both. The ratio is what hrtemd itself costs; milliseconds depend on the machine.
 """
 
+import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 
-from daemon.frames import Calibration, CalibrationSource, Frame
-from daemon.recognition.backends import open_session
-from daemon.recognition.package import find_model
-from daemon.recognition.recogniser import Recogniser
+from daemon.recognition.backends import Session, open_session
+from daemon.recognition.package import Manifest, find_model
 
-FRAMES = 30
+COPIES = 20
 
 
 def main(model: str = "graphene", side: str = "1024", pixel_size_angstrom: str = "0.12") -> None:
-    """Time frames and bare inferences alternately, so that a busy moment hits both."""
+    """Time bare inferences around a run of the installed command."""
     package = find_model(model)
-    manifest = package.manifest
-    recogniser, session = Recogniser(package), open_session(package.onnx_path)
-    calibration = Calibration(float(pixel_size_angstrom), CalibrationSource.OVERRIDE)
-    frame = Frame(honeycomb(int(side), calibration.pixel_size_angstrom), "benchmark", "benchmark", calibration)
-    cells = round(int(side) * calibration.pixel_size_angstrom / manifest.sampling_angstrom / manifest.input_multiple)
-    network_side = cells * manifest.input_multiple
-    network_input = np.random.default_rng(0).normal(size=(1, 1, network_side, network_side)).astype(np.float32)
-
-    atoms = recogniser.recognise(frame).table.num_rows
+    session = open_session(package.onnx_path)
+    network_input = noise_for(package.manifest, int(side), float(pixel_size_angstrom))
     session.run(network_input)
-    whole, bare = [], []
-    for _ in range(FRAMES):
-        whole.append(milliseconds(lambda: recogniser.recognise(frame)))
-        bare.append(milliseconds(lambda: session.run(network_input)))
-    ratio = statistics.median(whole) / statistics.median(bare)
-    print(f"{model}, {recogniser.backend}: {side}² at {pixel_size_angstrom} Å/px, {atoms} sites")
-    print(
-        f"frame {statistics.median(whole):.1f} ms, bare inference {statistics.median(bare):.1f} ms, ratio {ratio:.2f}"
-    )
+    bare = inferences_ms(session, network_input)
+    rows = process(honeycomb(int(side), float(pixel_size_angstrom)), model, pixel_size_angstrom)
+    bare += inferences_ms(session, network_input)
+
+    whole_ms = statistics.median(row["latency_ms"] for row in rows)
+    bare_ms = statistics.median(bare)
+    print(f"{model}, {session.description}: {side}² at {pixel_size_angstrom} Å/px, {rows[0]['count']} sites")
+    print(f"frame {whole_ms:.1f} ms, bare inference {bare_ms:.1f} ms, ratio {whole_ms / bare_ms:.2f}")
+
+
+def process(pixels: np.ndarray, model: str, pixel_size_angstrom: str) -> list[dict]:
+    """Run `hrtemd process` over copies of a frame; return the rows of its summary."""
+    with tempfile.TemporaryDirectory() as folder:
+        session, output = Path(folder, "session"), Path(folder, "output")
+        session.mkdir()
+        for copy in range(COPIES):
+            np.save(session / f"frame{copy:02d}.npy", pixels)
+        command = [Path(sys.executable).with_name("hrtemd"), "process", session, "--output", output]
+        subprocess.run(
+            [*command, "--model", model, "--pixel-size", pixel_size_angstrom], check=True, stderr=subprocess.DEVNULL
+        )
+        return json.loads((output / "summary.json").read_text(encoding="utf-8"))
+
+
+def noise_for(manifest: Manifest, side: int, pixel_size_angstrom: float) -> np.ndarray:
+    """Make a network input of the size that a frame becomes."""
+    extent = round(side * pixel_size_angstrom / manifest.sampling_angstrom)
+    extent += -extent % manifest.input_multiple
+    return np.random.default_rng(0).normal(size=(1, 1, extent, extent)).astype(np.float32)
+
+
+def inferences_ms(session: Session, network_input: np.ndarray) -> list[float]:
+    """Time half as many inferences as there are frames."""
+    times = []
+    for _ in range(COPIES // 2):
+        started = time.perf_counter()
+        session.run(network_input)
+        times.append(1e3 * (time.perf_counter() - started))
+    return times
 
 
 def honeycomb(side: int, pixel_size_angstrom: float) -> np.ndarray:
@@ -48,13 +74,6 @@ def honeycomb(side: int, pixel_size_angstrom: float) -> np.ndarray:
     y, x = np.mgrid[:side, :side] * pixel_size_angstrom
     waves = sum(np.cos(4 * np.pi / (3 * 1.42) * (x * np.cos(a) + y * np.sin(a))) for a in np.deg2rad([0, 60, 120]))
     return np.random.default_rng(0).poisson(100 * (1 - 0.1 * waves)).astype(np.uint16)
-
-
-def milliseconds(call: object) -> float:
-    """Run once."""
-    started = time.perf_counter()
-    call()  # type: ignore[operator]
-    return 1e3 * (time.perf_counter() - started)
 
 
 if __name__ == "__main__":

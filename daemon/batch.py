@@ -7,9 +7,10 @@ from pathlib import Path
 from time import perf_counter
 
 from daemon.atoms import counts_by_species
-from daemon.frames import Calibration, Frame
-from daemon.pipeline import analyse, explain, is_foreseen
+from daemon.frames import Frame
+from daemon.pipeline import Analysed, analyse, explain, is_foreseen
 from daemon.publish.files import FilePublisher
+from daemon.readers import DEFAULT_LIMITS, ReadLimits
 from daemon.recognition.recogniser import Recogniser
 from daemon.sources.image_file import arrivals_from
 from daemon.sources.source import Arrival, Failure
@@ -34,8 +35,9 @@ class Report:
         counts_by_species: The same by species.
         latency_ms: From the frame being in memory to its atom table being ready.
         latency_ms_by_stage: `read`, `prepare`, `infer`, `decode`, `write`, `draw`.
-        warnings: Why the atoms may deserve less trust than their probabilities say.
+        warnings: Why the atoms may deserve less trust than their probabilities say, or why there is no overlay.
         error: Why there is no result, or null.
+        complete: Whether all files of the result were written.
     """
 
     file: str
@@ -50,6 +52,7 @@ class Report:
     latency_ms_by_stage: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     error: str | None = None
+    complete: bool = True
 
 
 class Batch:
@@ -59,19 +62,29 @@ class Batch:
         recogniser: Of the model wanted.
         files: Where results go.
         pixel_size_angstrom: Å per pixel; beats what files and sidecars say.
+        limits: Beyond them a file is refused.
     """
 
-    def __init__(self, recogniser: Recogniser, files: FilePublisher, pixel_size_angstrom: float | None = None) -> None:
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        files: FilePublisher,
+        pixel_size_angstrom: float | None = None,
+        limits: ReadLimits = DEFAULT_LIMITS,
+    ) -> None:
         self._recogniser = recogniser
         self._files = files
         self._pixel_size_angstrom = pixel_size_angstrom
-        self._warm: set[tuple[tuple[int, ...], Calibration | None]] = set()
+        self._limits = limits
+        self._warm: set[tuple[int, ...]] = set()
 
     def process(self, paths: Iterable[Path]) -> Iterator[Report]:
         """Yield a report for each frame as its results are written; a bad file never stops the others."""
         for path in paths:
             try:
-                for arrival in arrivals_from(path, source=SOURCE, pixel_size_angstrom=self._pixel_size_angstrom):
+                for arrival in arrivals_from(
+                    path, source=SOURCE, pixel_size_angstrom=self._pixel_size_angstrom, limits=self._limits
+                ):
                     if isinstance(arrival, Failure):
                         yield self._failed(path, None, arrival.error)
                     else:
@@ -83,12 +96,11 @@ class Batch:
         try:
             self._warm_up(arrival.frame)
             analysed = analyse(arrival, self._recogniser, self._files)
-            started = perf_counter()
-            if self._files.overlays:
-                self._files.write_overlay(analysed.stem, analysed.recognition)
-            draw_ms = 1e3 * (perf_counter() - started)
         except Exception as error:
             return self._failed(path, arrival.frame.frame_id, error)
+        started = perf_counter()
+        problem = self._draw(path, analysed) if self._files.overlays else None
+        draw_ms = 1e3 * (perf_counter() - started)
         recognition = analysed.recognition
         return Report(
             file=str(path),
@@ -106,17 +118,38 @@ class Batch:
                 "write": analysed.write_ms,
                 "draw": draw_ms,
             },
-            warnings=recognition.warnings,
+            warnings=[*recognition.warnings, *([problem] if problem else [])],
+            complete=problem is None,
         )
 
+    def _draw(self, path: Path, analysed: Analysed) -> str | None:
+        """Write a frame's overlay, or return why there is none: its atoms are good all the same."""
+        try:
+            self._files.write_overlay(analysed.stem, analysed.recognition)
+        except Exception as error:
+            self._log_unforeseen(path, error)
+            return f"There is no overlay: {explain(error)}"
+        return None
+
     def _warm_up(self, frame: Frame) -> None:
-        """Recognise the first frame of each shape and pixel size once untimed, so that it does not pay for all."""
-        kind = (frame.pixels.shape, frame.calibration)
+        """Recognise the first frame of each network input once untimed, so that it does not pay for all."""
+        kind = self._input_shape(frame)
         if kind not in self._warm:
             self._recogniser.recognise(frame)
             self._warm.add(kind)
 
+    def _input_shape(self, frame: Frame) -> tuple[int, ...]:
+        """Return the shape in which the network sees a frame, which is what an engine compiles for."""
+        manifest = self._recogniser.manifest
+        factor = frame.calibration.pixel_size_angstrom / manifest.sampling_angstrom if frame.calibration else 1.0
+        multiple = manifest.input_multiple
+        return tuple(-(-round(extent * factor) // multiple) * multiple for extent in frame.pixels.shape)
+
     def _failed(self, path: Path, frame_id: str | None, error: Exception) -> Report:
+        self._log_unforeseen(path, error)
+        name = self._recogniser.manifest.name
+        return Report(str(path), name, frame_id=frame_id, error=explain(error), complete=False)
+
+    def _log_unforeseen(self, path: Path, error: Exception) -> None:
         if not is_foreseen(error):
             log.error("%s: unexpected error", path, exc_info=error)
-        return Report(str(path), self._recogniser.manifest.name, frame_id=frame_id, error=explain(error))

@@ -5,27 +5,37 @@ that atoms are out before their overlay is begun. OpenCV, OpenVINO and Arrow rel
 calls.
 """
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from queue import Queue
 from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 
+from daemon.drawing import Drawing
+from daemon.drops import Drops
 from daemon.errors import HrtemdError
 from daemon.inbox import Inbox, Policy
 from daemon.publish.files import FilePublisher
 from daemon.recognition.recogniser import Recogniser, Recognition
 from daemon.sources.source import Arrival, Failure, Source
 
-_OVERLAYS_WAITING = 4
 _SECONDS_FOR_A_SOURCE_TO_STOP = 5.0
 
 # Before a source that failed is started again; the pause doubles each time.
 _SHORTEST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
+
+# Between attempts to write results of a lossless source; the pause doubles each time.
+_SHORTEST_HOLD_SECONDS = 1.0
+_LONGEST_HOLD_SECONDS = 30.0
+
+# About a result's name or place; waiting does not mend them, as it may a full disk or a share that went away.
+_NOT_MENDED_BY_WAITING = frozenset(
+    {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +77,10 @@ def explain(error: Exception) -> str:
     if isinstance(error, HrtemdError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'Input or output'}: {error.strerror}."
+        return (
+            f"{error.filename or 'Input or output'}: {error.strerror}; "
+            "check that the folder is there, may be used by this user and has room."
+        )
     return f"Unexpected {type(error).__name__}: {error}. This is a fault in hrtemd; please report it with the log."
 
 
@@ -90,6 +103,7 @@ class Pipeline:
         policies: Policy of each source, by name.
         recognisers: Recogniser of each source, by name.
         files: Where results go.
+        drops: Counts what is given up.
         on_end: Called, from its thread, with the name of a source that ended though nobody stopped it.
     """
 
@@ -99,6 +113,7 @@ class Pipeline:
         policies: Mapping[str, Policy],
         recognisers: Mapping[str, Recogniser],
         files: FilePublisher,
+        drops: Drops,
         on_end: Callable[[str], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
@@ -109,33 +124,28 @@ class Pipeline:
         self._on_end = on_end
         self._stop = Event()
         self._reporting = Lock()
-        self._inbox = Inbox(policies)
-        self._overlays: Queue[tuple[str, Analysed] | None] = Queue(_OVERLAYS_WAITING)
+        self._inbox = Inbox(policies, drops)
+        self._drawing = Drawing(files, policies, drops, self._report)
+        self._holds_seconds: dict[str, float] = {}
         self._feeders = [Thread(target=self._feed, args=[source], name=source.name, daemon=True) for source in sources]
         self._recognition = Thread(target=self._recognise, name="recognition")
-        self._drawing = Thread(target=self._draw, name="drawing")
 
     def start(self) -> None:
         """Begin to read, recognise and draw."""
-        for thread in (self._drawing, self._recognition, *self._feeders):
+        self._drawing.start()
+        for thread in (self._recognition, *self._feeders):
             thread.start()
 
     def stop(self) -> None:
-        """Finish the frame in work and the overlays begun; what waits is left for the next start."""
+        """Finish the frame in work and soon the overlays; what waits is left for the next start."""
         self._stop.set()
         self._inbox.close()
         self._recognition.join()
-        self._overlays.put(None)
-        self._drawing.join()
+        self._drawing.stop()
         for thread in self._feeders:
             thread.join(_SECONDS_FOR_A_SOURCE_TO_STOP)
             if thread.is_alive():
                 log.warning("%s: did not stop reading in time, and is left behind", thread.name)
-
-    def dropped(self) -> str:
-        """Say how many frames were given up so far, by source and reason; empty where none was."""
-        dropped = self._inbox.dropped.items()
-        return ", ".join(f"{source}: {number} dropped ({reason})" for (source, reason), number in dropped if number)
 
     def _feed(self, source: Source) -> None:
         """Pass on what a source yields; one that fails, though it should never, is started again after a pause."""
@@ -161,31 +171,37 @@ class Pipeline:
     def _recognise(self) -> None:
         while arrival := self._inbox.get():
             try:
-                if arrival.resumed and self._files.has_results(arrival):
-                    self.counts["skipped"] += 1
-                    continue
-                analysed = analyse(arrival, self._recognisers[arrival.source], self._files)
-                self.counts["analysed"] += 1
-                log.info("%s", _log_line(arrival, analysed))
+                self._analyse(arrival)
             except Exception as error:
-                self._report(Failure(arrival.source, arrival.origin, error))
-                continue
-            if self._files.overlays:
-                self._hand_to_drawing(arrival.source, analysed)
+                if isinstance(error, OSError) and self._may_be_mended(arrival, error):
+                    self._hold(arrival, error)
+                else:
+                    self._report(Failure(arrival.source, arrival.origin, error))
+            else:
+                if self._holds_seconds.pop(arrival.source, None):
+                    log.info("%s: results are written again", arrival.source)
 
-    def _hand_to_drawing(self, source: str, analysed: Analysed) -> None:
-        if self._policies[source] == "latest" and self._overlays.full():
-            log.info("%s: the overlay of %s is left out, drawing is behind", source, analysed.stem.name)
-        else:
-            self._overlays.put((source, analysed))
+    def _analyse(self, arrival: Arrival) -> None:
+        if arrival.resumed and self._files.has_results(arrival):
+            self.counts["skipped"] += 1
+            return
+        analysed = analyse(arrival, self._recognisers[arrival.source], self._files)
+        self.counts["analysed"] += 1
+        log.info("%s", _log_line(arrival, analysed))
+        if self._files.overlays:
+            self._drawing.add(arrival.source, analysed.stem, analysed.recognition)
 
-    def _draw(self) -> None:
-        while item := self._overlays.get():
-            source, analysed = item
-            try:
-                self._files.write_overlay(analysed.stem, analysed.recognition)
-            except Exception as error:
-                self._report(Failure(source, f"{analysed.stem} (overlay)", error))
+    def _may_be_mended(self, arrival: Arrival, error: OSError) -> bool:
+        return self._policies[arrival.source] == "lossless" and error.errno not in _NOT_MENDED_BY_WAITING
+
+    def _hold(self, arrival: Arrival, error: OSError) -> None:
+        """Try a frame again later, and its source's frames after it: none of them may be lost to a full disk."""
+        before = self._holds_seconds.get(arrival.source)
+        if before is None:
+            log.error("%s: results wait until they can be written: %s", arrival.source, explain(error))
+        pause_seconds = min(2 * before, _LONGEST_HOLD_SECONDS) if before else _SHORTEST_HOLD_SECONDS
+        self._holds_seconds[arrival.source] = pause_seconds
+        self._inbox.put_back(arrival, pause_seconds)
 
     def _report(self, failure: Failure) -> None:
         """Make an error known: in the log, and as an event beside the results."""

@@ -8,6 +8,7 @@ from functools import partial
 from queue import SimpleQueue
 
 from daemon.config import Configuration
+from daemon.drops import Drops
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
 from daemon.recognition.package import ModelPackage, find_model
@@ -39,6 +40,7 @@ def run_daemon(
     with _signals_into(happenings):
         recognisers = _load_recognisers(configuration, load_recogniser)
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
+        drops = Drops()
         sources = [
             DirectorySource(
                 source.name,
@@ -46,6 +48,8 @@ def run_daemon(
                 source.policy,
                 source.pixel_size_angstrom,
                 partial(files.has_newer_results, source.name),
+                configuration.limits.for_reading(),
+                drops,
             )
             for source in configuration.sources
         ]
@@ -54,6 +58,7 @@ def run_daemon(
             {source.name: source.policy for source in configuration.sources},
             {source.name: recognisers[source.model] for source in configuration.sources},
             files,
+            drops,
             on_end=happenings.put,
         )
         pipeline.start()
@@ -67,7 +72,7 @@ def run_daemon(
         counts = pipeline.counts
         log.info(
             "stopped: %d analysed, %d failed, %d had their results already; %s",
-            counts["analysed"], counts["failed"], counts["skipped"], pipeline.dropped() or "none dropped",
+            counts["analysed"], counts["failed"], counts["skipped"], str(drops) or "none dropped",
         )  # fmt: skip
         return 0 if running else 1
 

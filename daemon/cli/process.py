@@ -17,8 +17,8 @@ _PROCESS_EPILOG = """\b
 Example:
   hrtemd process session/ --output results --model graphene --pixel-size 0.12
 
-Exit statuses: 0 every frame was analysed; 1 some were not, see `error` in summary.json; 2 unusable arguments or
-configuration, nothing was done.
+Exit statuses: 0 every frame was analysed; 1 some lack results, see `error` and `warnings` in summary.json; 2 unusable
+arguments or configuration, nothing was done.
 """
 
 
@@ -30,7 +30,7 @@ configuration, nothing was done.
 )  # fmt: skip
 @click.option(
     "--config", metavar="FILE", type=CONFIG_FILE,
-    help="Take model and pixel size of the first source, backend and overlays from this config.toml.",
+    help="Take model and pixel size of the first source, backend, limits and overlays from this config.toml.",
 )  # fmt: skip
 @click.option("--model", metavar="NAME", help="A shipped model (`hrtemd models list`) or a package's folder.")
 @click.option(
@@ -68,11 +68,11 @@ def process(
     publisher = FilePublisher(output, overlays=configuration.publish.files.overlays)
     recogniser = Recogniser(package, configuration.recognition.backend)
     click.echo(f"{len(files)} files, model {package.manifest.name} on {recogniser.backend}", err=True)
-    batch = Batch(recogniser, publisher, pixel_size)
+    batch = Batch(recogniser, publisher, pixel_size, configuration.limits.for_reading())
     reports = _run(batch.process(files), output)
     failed = sum(report.error is not None for report in reports)
     click.echo(f"{len(reports) - failed} frames analysed, {failed} failed; results are in {output}", err=True)
-    if failed:
+    if not all(report.complete for report in reports):
         raise SystemExit(1)
 
 

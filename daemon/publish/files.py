@@ -103,8 +103,11 @@ class FilePublisher:
             folder: Folder of its results, below the results directory.
             changed_at: When the file or its sidecar last changed, in seconds since 1970.
         """
-        stem = self._free_stem(file.stem, folder, source, str(file.resolve()))
-        return self._is_complete(stem) and _tabled_at(stem) >= changed_at
+        try:
+            stem = self._free_stem(file.stem, folder, source, str(file.resolve()))
+            return self._is_complete(stem) and _tabled_at(stem) >= changed_at
+        except OSError:  # the results are out of reach, so the frame must not count as done
+            return False
 
     def _stem_for(self, name: str, arrival: Arrival) -> Path:
         return self._free_stem(name, arrival.folder, arrival.source, arrival.origin)
@@ -153,6 +156,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error  # Arrow names no file
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -12,9 +12,10 @@ from stat import S_ISDIR
 from threading import Event
 from time import monotonic
 
+from daemon.drops import Drops
 from daemon.errors import FrameError
 from daemon.inbox import Policy
-from daemon.readers import frames_read_from, frames_within, may_hold_frames, parts_of
+from daemon.readers import ReadLimits, frames_read_from, frames_within, may_hold_frames, parts_of
 from daemon.sources.candidates import Candidate, Candidates, Signature, is_half_of_a_pair, signature_of
 from daemon.sources.folder_watch import FolderWatch
 from daemon.sources.image_file import arrivals_from, changed_at
@@ -48,6 +49,8 @@ class DirectorySource:
         pixel_size_angstrom: Å per pixel; beats what files and sidecars say.
         has_newer_results: Tells of a file that was there at start whether it is done, given its folder below `folder`
             and the time, in seconds since 1970, when it or its sidecar last changed.
+        limits: Beyond them a file is refused.
+        drops: Counts the files left out.
     """
 
     def __init__(
@@ -57,12 +60,16 @@ class DirectorySource:
         policy: Policy,
         pixel_size_angstrom: float | None,
         has_newer_results: Callable[[Path, PurePosixPath, float], bool],
+        limits: ReadLimits,
+        drops: Drops,
     ) -> None:
         self.name = name
         self._folder = folder
         self._policy = policy
         self._pixel_size_angstrom = pixel_size_angstrom
         self._has_newer_results = has_newer_results
+        self._limits = limits
+        self._drops = drops
         self._candidates = Candidates()
         self._done: dict[Path, Signature] = {}
         self._warned_of: set[str] = set()
@@ -95,7 +102,8 @@ class DirectorySource:
             left_out = {path: signature for path, signature in found.items() if path != newest}
             self._done |= left_out
             found = {newest: found[newest]}
-            log.info("%s: %d files were there before the newest one and are left out", self.name, len(left_out))
+            if left_out:
+                self._drops.add(self.name, "files there before the newest one", len(left_out))
         due = monotonic() + SETTLE_SECONDS
         for path, signature in sorted(found.items(), key=lambda item: item[1].image[1]):
             self._candidates.put(path, Candidate(signature, due, resumed=True))
@@ -229,6 +237,7 @@ class DirectorySource:
             pixel_size_angstrom=self._pixel_size_angstrom,
             folder=folder,
             resumed=candidate.resumed,
+            limits=self._limits,
         )
 
 

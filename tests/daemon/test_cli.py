@@ -12,7 +12,6 @@ from click.testing import CliRunner, Result
 
 from daemon.atoms import atom_table, write_parquet
 from daemon.cli import main
-from daemon.publish.convert import EXPORT_FORMATS
 
 Run = Callable[..., "CompletedProcess[str]"]
 HEAVY = {"cv2", "numpy", "onnxruntime", "openvino", "pyarrow", "pydantic", "rsciio", "scipy", "watchdog"}
@@ -58,7 +57,15 @@ def test_check_says_what_would_run(tmp_path: Path, blob_model: Path) -> None:
     )
     shown = invoke("check", "--config", config)
     assert shown.exit_code == 0
-    for said in (str(tmp_path / "incoming"), str(blob_model), "lossless", "0.1 Å", str(tmp_path / "results")):
+    said_of_all = (
+        str(tmp_path / "incoming"),
+        str(blob_model),
+        "lossless",
+        "openvino",
+        "0.1 Å",
+        str(tmp_path / "results"),
+    )
+    for said in said_of_all:
         assert said in shown.output
     assert not (tmp_path / "results").exists()
 
@@ -71,6 +78,35 @@ def test_check_and_run_refuse_the_same_mistakes(tmp_path: Path) -> None:
         assert shown.exit_code == 2
         assert "line 3: sources[0].type: sources of type 'array-1.0' are not available in this version" in shown.stderr
         assert "line 4: sources[0].path" in shown.stderr
+
+
+def test_check_refuses_an_engine_that_does_not_run_the_model(
+    tmp_path: Path, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "."\nmodel = "{blob_model}"\n'
+        '[recognition]\nbackend = "onnxruntime"\n'
+    )
+    assert "backend onnxruntime" in invoke("check", "--config", config).output
+    monkeypatch.setitem(sys.modules, "daemon.recognition.backends.onnxruntime", None)
+    shown = invoke("check", "--config", config)
+    assert shown.exit_code == 2
+    assert "recognition.backend: No inference engine can run" in shown.stderr
+
+
+def test_what_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    import numpy as np
+
+    table = tmp_path / "frame.atoms.parquet"
+    write_parquet(atom_table(np.ones((1, 2)), 0.1, "atom", np.ones(1), np.ones(1)), table)
+    missing = tmp_path / "missing" / "atoms.csv"
+    for arguments in (["export", table, "--format", "csv", "--output", missing], ["demo", "--keep", table / "below"]):
+        shown = invoke(*arguments)
+        assert shown.exit_code == 1
+        assert shown.stderr.startswith("Error: ")
+        assert "check that the folder is there" in shown.stderr
+        assert shown.stderr.count("\n") == 1
 
 
 def test_models_are_shown_and_verified(blob_model: Path, tmp_path: Path) -> None:
@@ -93,11 +129,13 @@ def test_export_writes_a_file_or_to_standard_output(tmp_path: Path) -> None:
     atoms = atom_table(np.array([[1.0, 2.0]]), 0.1, "atom", np.ones(1), np.full(1, 0.1), ["C"])
     table, output = tmp_path / "frame.atoms.parquet", tmp_path / "frame.out"
     write_parquet(atoms, table)
-    for format_ in EXPORT_FORMATS:
+    for format_ in ("csv", "extxyz", "imagej-roi"):
         to_file = invoke("export", table, "--format", format_, "--output", output)
         to_stdout = invoke("export", table, "--format", format_)
         assert (to_file.exit_code, to_stdout.exit_code) == (0, 0)
         assert output.read_bytes() == to_stdout.stdout_bytes != b""
+    unknown = invoke("export", table, "--format", "xls")
+    assert (unknown.exit_code, "choose one of csv, extxyz, imagej-roi" in unknown.stderr) == (2, True)
     assert invoke("export", output, "--format", "csv").exit_code == 1
     assert "name a STEM.atoms.parquet" in invoke("export", output, "--format", "csv").stderr
 

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.config import load_configuration
 from daemon.errors import ConfigurationError
+from daemon.readers import DEFAULT_LIMITS, ReadLimits
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
 
@@ -29,6 +30,7 @@ def test_shipped_file_is_valid_and_shows_the_defaults() -> None:
     assert source.path == SHIPPED.parent / "incoming"
     assert (source.policy, source.model, source.pixel_size_angstrom) == ("lossless", "graphene", None)
     assert configuration.publish.files.directory == SHIPPED.parent / "results"
+    assert configuration.limits.for_reading() == DEFAULT_LIMITS == ReadLimits(268_435_456, 8_589_934_592)
     text = SHIPPED.read_text(encoding="utf-8")
     for line in (
         'policy = "lossless"',
@@ -36,6 +38,8 @@ def test_shipped_file_is_valid_and_shows_the_defaults() -> None:
         'backend = "auto"',
         'directory = "results"',
         "overlays = true",
+        "frame_pixels = 268_435_456",
+        "decompressed_bytes = 8_589_934_592",
     ):
         assert f"# {line}" in text
 
@@ -81,7 +85,7 @@ def test_every_mistake_is_named_at_once(config: Path) -> None:
         "line 10: sources[1].pixel_size_angstrom: input should be greater than 0, not -0.1.",
         "line 13: recognition.backend: input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
         "line 14: publish.zeromq: publishing by ZeroMQ is not available in this version; remove the section.",
-        "line 16: colours: there is no such key; known here: sources, recognition, publish.",
+        "line 16: colours: there is no such key; known here: sources, limits, recognition, publish.",
     ]
     assert len(found) == len(expected)
     for line, start in zip(found, expected, strict=True):
@@ -121,6 +125,27 @@ def test_a_model_folder_is_taken_from_the_folder_of_the_file(config: Path, blob_
     assert source.model == str(config.parent / "models" / "blobs")
 
 
+def test_so_is_one_without_a_slash_wherever_the_daemon_is_started(
+    config: Path, blob_model: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (config.parent / "incoming").mkdir()
+    (config.parent / "blobs").symlink_to(blob_model)
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    config.write_text('sources = [{name = "camera", type = "directory", path = "incoming", model = "blobs"}]')
+    source = load_configuration(config, verify=True, environment={}).sources[0]
+    assert source.model == str(config.parent / "blobs")
+
+
+def test_limits_are_whole_numbers_above_0(config: Path) -> None:
+    (mistake,) = mistakes(config, "[limits]\nframe_pixels = 0\n")
+    assert mistake.startswith("line 2: limits.frame_pixels: input should be greater than 0")
+
+
+def test_the_mark_that_windows_editors_put_first_is_no_mistake(config: Path) -> None:
+    config.write_text("[publish.files]\noverlays = false\n", encoding="utf-8-sig")
+    assert load_configuration(config, environment={}).publish.files.overlays is False
+
+
 def test_environment_overrides_any_key(config: Path) -> None:
     config.write_text('[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\n')
     environment = {
@@ -147,7 +172,7 @@ def test_mistakes_in_the_environment_are_named_by_variable(config: Path) -> None
     assert found == [
         "environment variable HRTEMD_RECOGNITION__BACKEND: recognition.backend: "
         "input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
-        "environment variable HRTEMD_SORCES: sorces: there is no such key; known here: sources, recognition, publish.",
+        "environment variable HRTEMD_SORCES: sorces: there is no such key; known here: sources, limits, recognition, publish.",
         "environment variable HRTEMD_SOURCES__3__NAME: sources[3].name: there is no such key to override.",
     ]
 

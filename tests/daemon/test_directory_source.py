@@ -1,19 +1,27 @@
 """A watched folder: whatever way files come, each is read once, whole, and never too early."""
 
+import errno
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from queue import Empty, SimpleQueue
+from time import sleep
 
 import numpy as np
 import pytest
 
+from daemon.drops import Drops
 from daemon.filesystems import file_system_of
 from daemon.inbox import Policy
-from daemon.sources import directory
+from daemon.publish.files import OVERLAY_SUFFIX
+from daemon.readers import DEFAULT_LIMITS, may_hold_frames
+from daemon.sources import directory, folder_watch
+from daemon.sources.candidates import Candidate, Candidates, Signature
 from daemon.sources.directory import DirectorySource
 from daemon.sources.directory_simulator import rename_in, write_in_pieces
+from daemon.sources.folder_watch import Announcement, FolderWatch
 from daemon.sources.source import Arrival, Failure
 
 WriteFrame = Callable[..., Path]
@@ -27,16 +35,20 @@ class Watching:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.finished: set[str] = set()
+        self.changed_at: dict[str, float] = {}
         self._arrived: SimpleQueue[Arrival | Failure] = SimpleQueue()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self, policy: Policy = "lossless") -> None:
-        source = DirectorySource("camera", self.folder, policy, 0.1, self._has_newer_results)
-        self._thread = threading.Thread(target=self._run, args=[source])
+        self._thread = threading.Thread(target=self._run, args=[self.new_source(policy)])
         self._thread.start()
 
+    def new_source(self, policy: Policy = "lossless") -> DirectorySource:
+        return DirectorySource("camera", self.folder, policy, 0.1, self._has_newer_results, DEFAULT_LIMITS, Drops())
+
     def _has_newer_results(self, path: Path, folder: PurePosixPath, changed_at: float) -> bool:
+        self.changed_at[path.name] = changed_at
         return path.name in self.finished
 
     def _run(self, source: DirectorySource) -> None:
@@ -180,3 +192,229 @@ def test_file_systems_are_told_apart(tmp_path: Path) -> None:
     assert [system.kind for system in kinds.values()] == ["local", "SMB", "NFS", "FUSE"]
     assert [system.needs_polling for system in kinds.values()] == [False, True, True, True]
     assert kinds["camera share/day 1"].mount_point == share
+
+
+# --- folders and files in trouble ------------------------------------------------------------------------------------
+
+
+def test_an_entry_that_cannot_be_looked_at_stops_nothing(watching: Watching, write_frame: WriteFrame) -> None:
+    (watching.folder / "loop.png").symlink_to("loop.png")
+    watching.start()
+    write_frame(watching.folder / "first.npy")
+    assert watching.names(1) == ["first"]
+    (watching.folder / "later.png").symlink_to("later.png")
+    (watching.folder / "described.json").symlink_to("described.json")
+    write_frame(watching.folder / "second.npy")
+    assert watching.names(1) == ["second"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOTCONN, errno.ESTALE, errno.EIO, errno.EHOSTDOWN])
+def test_a_share_that_goes_away_comes_back(
+    watching: Watching, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(directory, "RESCAN_SECONDS", 0.1)
+    out_of_reach = threading.Event()
+    stat = Path.stat
+
+    def stat_of_share(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if out_of_reach.is_set() and path == watching.folder:
+            raise OSError(number, os.strerror(number), str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat_of_share)
+    watching.start()
+    out_of_reach.set()
+    failure = watching.next()
+    assert isinstance(failure, Failure)
+    assert "is gone" in str(failure.error)
+    out_of_reach.clear()
+    write_frame(watching.folder / "back.npy")
+    assert watching.names(1) == ["back"]
+
+
+def test_a_folder_in_the_place_of_another_is_watched_anew(
+    watching: Watching, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "RESCAN_SECONDS", 0.1)
+    watching.start()
+    write_frame(watching.folder / "first.npy")
+    assert watching.names(1) == ["first"]
+    watching.folder.rename(watching.folder.with_name("yesterday"))
+    write_frame(watching.folder / "second.npy")
+    while not isinstance(arrival := watching.next(), Arrival):
+        assert "is gone" in str(arrival.error)  # it may have been looked for in between
+    assert arrival.frame.name == "second"
+    for pause in ("RESCAN_SECONDS", "UNANNOUNCED_RESCAN_SECONDS"):  # from now on only announcements tell
+        monkeypatch.setattr(directory, pause, 1e6)
+    write_frame(watching.folder / "third.npy")
+    assert watching.names(1) == ["third"]
+
+
+def test_files_taken_away_are_forgotten(watching: Watching, write_frame: WriteFrame) -> None:
+    source = watching.new_source()
+    kept, deleted = (write_frame(watching.folder / f"{index}.npy", seed=index) for index in range(2))
+    source._done = source._list()
+    deleted.unlink()
+    source._list()
+    assert set(source._done) == {kept}
+
+
+def test_announcements_that_nobody_takes_become_one_of_the_folder(
+    tmp_path: Path, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder_watch, "_MOST_WAITING", 2)
+    with FolderWatch(tmp_path) as watch:
+        for index in range(4):
+            write_frame(tmp_path / f"{index}.npy", seed=index)
+        sleep(0.5)
+        assert watch._announcements.qsize() == 2
+        assert watch.next(0.0) == Announcement(tmp_path, renamed_in=False, is_folder=True)
+
+
+# --- files that belong together --------------------------------------------------------------------------------------
+
+
+def test_a_sidecar_that_comes_later_is_heeded(watching: Watching, write_frame: WriteFrame) -> None:
+    watching.start()
+    write_frame(watching.folder / "frame.npy")
+    first = watching.next()
+    (watching.folder / "frame.json").write_text('{"voltage_kv": 80}')
+    second = watching.next()
+    assert isinstance(first, Arrival)
+    assert isinstance(second, Arrival)
+    assert first.frame.acquisition.voltage_kv is None
+    assert second.frame.acquisition.voltage_kv == 80
+    (watching.folder / "other.json").write_text("{}")
+    assert watching.names(0) == []
+
+
+def test_results_older_than_the_sidecar_are_not_the_last_word(watching: Watching, write_frame: WriteFrame) -> None:
+    file = write_frame(watching.folder / "frame.npy")
+    sidecar = file.with_suffix(".json")
+    sidecar.write_text("{}")
+    os.utime(sidecar, (4e9, 4e9))
+    watching.start()
+    arrival = watching.next()
+    assert isinstance(arrival, Arrival)
+    assert arrival.resumed
+    assert arrival.described_at == 4e9
+    assert watching.changed_at == {"frame.npy": 4e9}
+
+
+@pytest.mark.parametrize("order", [("tia.emi", "tia_1.ser"), ("tia_1.ser", "tia.emi")])
+def test_a_pair_of_tia_is_one_frame_whichever_half_comes_first(
+    watching: Watching, tmp_path: Path, order: tuple[str, str]
+) -> None:
+    write_tia_pair(tmp_path)
+    watching.start()
+    for name in order:
+        rename_in(tmp_path / name, watching.folder)
+        sleep(2 * directory.SETTLE_SECONDS)
+    assert watching.names(1) == ["tia"]
+
+
+def test_the_other_half_of_a_pair_may_come_very_late_or_never(
+    watching: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "HALF_PAIR_SECONDS", 0.1)
+    monkeypatch.setattr(directory, "RETRY_SECONDS", (0.1,))
+    write_tia_pair(tmp_path)
+    watching.start()
+    rename_in(tmp_path / "tia.emi", watching.folder)
+    failure = watching.next()
+    assert isinstance(failure, Failure)
+    assert "tia_1.ser, which is not beside it" in str(failure.error)
+    rename_in(tmp_path / "tia_1.ser", watching.folder)
+    assert watching.names(1) == ["tia"]
+    (tmp_path / "tia_1.ser").rename(watching.folder / "alone_1.ser")
+    assert watching.names(1) == ["alone_1"]
+
+
+def write_tia_pair(folder: Path) -> None:
+    """As TIA does, with the least that can be read."""
+    n, side, metres_per_pixel = 1, 40, 2e-11
+    pixels = np.arange(side * side, dtype="<u2")
+    dimension = struct.pack("<IddII6sI", n, 0, 1, 0, 6, b"Number", 0)
+    element = struct.pack("<ddIddIHII", 0, metres_per_pixel, 0, 0, metres_per_pixel, 0, 2, side, side)
+    element += pixels.tobytes() + struct.pack("<HHI", 16722, 0, 1_700_000_000)
+    table = 30 + len(dimension)
+    start = table + 8 * n
+    offsets = struct.pack("<2I", start, start + len(element) - 8)
+    header = struct.pack("<HHHIIIIII", 0x4949, 407, 528, 16674, 16722, n, n, table, 1)
+    (folder / "tia_1.ser").write_bytes(header + dimension + offsets + element)
+    (folder / "tia.emi").write_bytes(b"<ObjectInfo><AcquireDate>Sun Feb 21 17:50:18 2016</AcquireDate></ObjectInfo>")
+
+
+def test_one_bad_image_costs_a_stack_no_other(
+    watching: Watching, write_frame: WriteFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "RETRY_SECONDS", (0.1, 0.1))
+    images = np.stack([np.load(write_frame(tmp_path / "image.npy", seed=seed)) for seed in range(4)])
+    images[1, 3, 3] = np.nan
+    watching.start()
+    np.save(watching.folder / "movie.npy", images)
+    arrivals = [watching.next() for _ in range(4)]
+    names = [arrival.frame.name for arrival in arrivals if isinstance(arrival, Arrival)]
+    assert names == ["movie-0000", "movie-0002", "movie-0003"]
+    assert isinstance(arrivals[3], Failure), "reported last, for it was tried again"
+    assert str(arrivals[3].error).startswith("movie-0001: 1 pixels are NaN")
+    assert watching.names(0) == []
+
+
+def test_stopping_does_not_wait_for_the_rest_of_a_stack(
+    watching: Watching, write_frame: WriteFrame, tmp_path: Path
+) -> None:
+    images = [np.load(write_frame(tmp_path / "image.npy", seed=seed)) for seed in range(9)]
+    np.save(watching.folder / "movie.npy", np.stack(images))
+    stop, arrived = threading.Event(), []
+    for arrival in watching.new_source().arrivals(stop):
+        arrived.append(arrival)
+        stop.set()
+    assert len(arrived) == 1
+
+
+# --- many files ------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_is_listed_once_however_many_files_it_holds(
+    watching: Watching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for index in range(50):
+        (watching.folder / f"{index}.emi").touch()
+        (watching.folder / f"{index}_1.ser").touch()
+    listed, scandir = [], os.scandir
+
+    def count(folder: Path) -> object:
+        listed.append(folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", count)
+    assert {path.suffix for path in watching.new_source()._list()} == {".emi"}
+    assert len(listed) == 1
+
+
+def test_the_next_of_very_many_files_is_found_at_once() -> None:
+    candidates, signature = Candidates(), Signature((1, 1), ())
+    for index in range(20_000):  # looking through all of them for each would take minutes
+        candidates.put(Path(f"old{index}"), Candidate(signature, due=index, resumed=True))
+    candidates.put(Path("new"), Candidate(signature, due=5))
+    candidates.put(Path("old0"), Candidate(signature, due=30_000, resumed=True))
+    order = []
+    while found := candidates.due(now=25_000):
+        assert candidates.next_due() <= found[1].due
+        order.append(found[0].name)
+        candidates.drop(found[0])
+    assert order == ["new", *(f"old{index}" for index in range(1, 20_000))]
+    assert candidates.next_due() == 30_000
+
+
+def test_run_and_process_agree_on_what_a_frame_is() -> None:
+    assert may_hold_frames("pt.atoms.0001.dm4")
+    assert not may_hold_frames("pt" + OVERLAY_SUFFIX)
+
+
+def test_shares_of_clusters_and_virtual_machines_are_polled(tmp_path: Path) -> None:
+    types = ("lustre", "gpfs", "beegfs", "ceph", "glusterfs", "virtiofs", "vboxsf")
+    mounts = tmp_path / "mounts"
+    mounts.write_text("".join(f"share {tmp_path}/{type_} {type_} rw 0 0\n" for type_ in types))
+    assert all(file_system_of(tmp_path / type_, mounts).needs_polling for type_ in types)

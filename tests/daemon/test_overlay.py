@@ -1,7 +1,6 @@
 """The overlay shows each atom where it is, and says what the operator needs to judge it."""
 
 import itertools
-import time
 from typing import Any
 
 import cv2
@@ -251,13 +250,6 @@ def test_strange_names_and_warnings_do_not_break_the_layout() -> None:
     assert picture.height < 1500
 
 
-def test_five_thousand_atoms_are_drawn_in_no_time() -> None:
-    positions = np.random.default_rng(0).random((5000, 2)) * 1023
-    fast = recognition(noise(1024, 1024), positions)
-    draw_overlay(fast)
-    durations = []
-    for _ in range(5):
-        start = time.process_time()
-        draw_overlay(fast)
-        durations.append(time.process_time() - start)
-    assert min(durations) < 0.15
+def test_a_name_that_is_not_unicode_is_drawn() -> None:
+    odd = draw_overlay(recognition(flat(256, 256), name="bad\udcff"))
+    assert odd.tobytes() == draw_overlay(recognition(flat(256, 256), name="bad?")).tobytes()

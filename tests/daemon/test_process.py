@@ -1,6 +1,8 @@
 """`hrtemd process`: files in, tables, overlays and an honest summary out."""
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +11,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow.csv
+import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from daemon.atoms import SCHEMA, header_of, read_parquet
+from daemon.batch import Batch
 from daemon.cli import main
+from daemon.publish.files import FilePublisher
+from daemon.recognition.package import find_model
+from daemon.recognition.recogniser import Recogniser
 
 Run = Callable[..., "CompletedProcess[str]"]
 WriteFrame = Callable[..., Path]
@@ -108,6 +115,68 @@ def test_stacks_namesakes_and_the_configuration(
     ]
     assert "-> x-2" in done.stderr
     assert not list((tmp_path / "output").glob("*.png"))
+
+
+def test_a_name_that_is_not_unicode_and_frames_beyond_the_limits(
+    tmp_path: Path, hrtemd: Run, write_frame: WriteFrame, blob_model: Path
+) -> None:
+    odd = write_frame(tmp_path / "session" / os.fsdecode(b"bad\xff.npy"), blobs=3)
+    np.savez_compressed(tmp_path / "session" / "bomb.npz", np.zeros((8, 2000, 2000)))
+    config = tmp_path / "config.toml"
+    config.write_text("[limits]\nframe_pixels = 5_000_000\ndecompressed_bytes = 200_000_000\n")
+
+    done = hrtemd(
+        "process", odd.parent, "--output", tmp_path / "output", "--model", blob_model, "--pixel-size", 0.1,
+        "--config", config,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stderr
+    bomb, frame = summary(tmp_path / "output")
+    assert "more than the 0.2 GB that a file may take" in bomb["error"]
+    assert (frame["count"], frame["stem"]) == (3, "bad_")
+    Image.open(tmp_path / "output" / "bad_.overlay.png").verify()
+
+
+def test_an_overlay_that_fails_spoils_no_result(
+    tmp_path: Path, write_frame: WriteFrame, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "frame.overlay.png")
+
+    monkeypatch.setattr(FilePublisher, "write_overlay", fail)
+    frame, output = write_frame(tmp_path / "frame.npy", blobs=5), tmp_path / "output"
+    arguments = ["process", frame, "--output", output, "--model", blob_model, "--pixel-size", "0.1"]
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 1
+    (row,) = summary(output)
+    assert (row["count"], row["stem"], row["error"], row["complete"]) == (5, "frame", None, False)
+    assert "There is no overlay: frame.overlay.png: No space left on device" in row["warnings"][-1]
+
+
+def test_frames_that_look_alike_to_the_network_are_warmed_up_once(
+    tmp_path: Path, write_frame: WriteFrame, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognised: list[float] = []
+    recogniser = Recogniser(find_model(str(blob_model)), "onnxruntime")
+    recognise = recogniser.recognise
+    monkeypatch.setattr(recogniser, "recognise", lambda frame: recognised.append(0.0) or recognise(frame))
+    paths = [write_frame(tmp_path / f"frame{index}.npy", seed=index) for index in range(3)]
+    for path, size in zip(paths, (0.1, 0.10001, 0.09999), strict=True):
+        path.with_suffix(".json").write_text(json.dumps({"pixel_size_angstrom": size}))
+    reports = list(Batch(recogniser, FilePublisher(tmp_path / "output", overlays=False)).process(paths))
+    assert [report.count for report in reports] == [12, 12, 12]
+    assert len(recognised) == 4
+
+
+def test_a_summary_that_cannot_be_written_is_one_sentence(
+    tmp_path: Path, write_frame: WriteFrame, blob_model: Path
+) -> None:
+    (tmp_path / "output" / "summary.json").mkdir(parents=True)
+    arguments = ["process", write_frame(tmp_path / "frame.npy"), "--output", tmp_path / "output"]
+    arguments += ["--model", blob_model, "--pixel-size", "0.1"]
+    done = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert done.exit_code == 1
+    assert "summary.json: Is a directory; check that" in done.stderr.splitlines()[-1]
 
 
 def test_what_cannot_be_used_is_status_2_and_writes_nothing(

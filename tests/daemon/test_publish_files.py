@@ -1,10 +1,12 @@
 """Result files: complete or absent, one stem a frame, and never outside the results directory."""
 
+import errno
 import json
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow.csv
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -89,6 +91,59 @@ def test_a_table_of_somebody_else_is_never_overwritten(publisher: FilePublisher)
     precious.write_bytes(b"not a table of ours")
     assert publish(publisher, arrival_of("frame")) == "frame-2"
     assert precious.read_bytes() == b"not a table of ours"
+
+
+def test_a_damaged_table_blocks_no_name(publisher: FilePublisher) -> None:
+    publish(publisher, arrival_of("frame"))
+    table = publisher.directory / "frame.atoms.parquet"
+    content = bytearray(table.read_bytes())
+    footer_bytes = int.from_bytes(content[-8:-4], "little")
+    content[-8 - footer_bytes : -8] = b"x" * footer_bytes
+    table.write_bytes(content)
+    assert publish(publisher, arrival_of("frame")) == "frame-2"
+    (publisher.directory / "other.atoms.parquet").mkdir()
+    assert publish(publisher, arrival_of("other")) == "other-2"
+
+
+def test_a_failing_disk_is_not_taken_for_a_damaged_table(
+    publisher: FilePublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrival = arrival_of("frame")
+    publish(publisher, arrival)
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "frame")
+
+    monkeypatch.setattr("pyarrow.parquet.read_schema", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        publish(publisher, arrival)
+    assert not publisher.has_newer_results("camera", Path(arrival.origin), PurePosixPath(), 0.0)
+
+
+def test_new_atoms_never_stand_beside_an_old_overlay(publisher: FilePublisher) -> None:
+    arrival = arrival_of("frame")
+    publish(publisher, arrival)
+    publisher.write_tables(arrival, recognition_of(arrival))
+    assert not (publisher.directory / "frame.overlay.png").exists()
+
+
+def test_images_of_a_stack_with_a_long_name_keep_their_own_results(publisher: FilePublisher) -> None:
+    names = [f"{'é' * 107}-{index:04d}" for index in range(3)]
+    stems = [publish(publisher, arrival_of(name, seed=index)) for index, name in enumerate(names)]
+    assert len(set(stems)) == 3
+    assert [publish(publisher, arrival_of(name, seed=index)) for index, name in enumerate(names)] == stems
+
+
+def test_each_namesake_is_opened_once(publisher: FilePublisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    namesakes = [arrival_of("frame", f"/{index}/frame.tif", seed=index) for index in range(12)]
+    opened = []
+    read_schema = pyarrow.parquet.read_schema
+    monkeypatch.setattr("pyarrow.parquet.read_schema", lambda path: opened.append(path) or read_schema(path))
+    stems = [publisher.write_tables(arrival, recognition_of(arrival)).name for arrival in namesakes]
+    assert stems == ["frame", *(f"frame-{number}" for number in range(2, 13))]
+    later = FilePublisher(publisher.directory, overlays=True)
+    assert [later.write_tables(arrival, recognition_of(arrival)).name for arrival in namesakes] == stems
+    assert len(opened) < 6 * len(namesakes)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

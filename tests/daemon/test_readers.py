@@ -4,9 +4,11 @@ import importlib
 import io
 import json
 import logging
+import os
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +24,7 @@ from PIL import Image
 
 from daemon.errors import FrameError
 from daemon.frames import CalibrationSource, Frame
-from daemon.readers import SUFFIXES, frame_files, read_frames
+from daemon.readers import SUFFIXES, frame_files, frames_read_from, quirks, read_frames
 
 REAL = Path(__file__).parents[2].parent / "shared" / "real"
 NM_PER_PIXEL = 0.02
@@ -485,6 +487,35 @@ def test_refusals_say_why(tmp_path: Path, name: str, write: Callable[[Path], Non
     assert reason in refusal(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.hspy"])
+def test_of_a_stack_only_the_bad_image_is_refused(tmp_path: Path, name: str) -> None:
+    stack = STACK.astype(np.float32)
+    stack[1, 5, 5] = np.nan
+    (np.save if name == "a.npy" else write_hspy)(tmp_path / name, stack)
+    first, error, last = read_frames(tmp_path / name)
+    assert isinstance(first, Frame)
+    assert isinstance(last, Frame)
+    assert (first.name, last.name) == ("a-0000", "a-0002")
+    assert str(error).startswith("a-0001: 1 pixels are NaN")
+
+
+def test_what_one_thread_reads_hides_nothing_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_imagej(tmp_path / "whole.tif", STACK)
+    torn = tmp_path / "torn.tif"
+    torn.write_bytes((tmp_path / "whole.tif").read_bytes()[:6000])
+    separate_planes = quirks.separate_planes
+
+    def read_whole_meanwhile(path: Path) -> list[dict[str, Any]]:
+        if path == torn:
+            other = threading.Thread(target=read, args=[tmp_path / "whole.tif"])
+            other.start()
+            other.join()
+        return separate_planes(path)
+
+    monkeypatch.setattr(quirks, "separate_planes", read_whole_meanwhile)
+    assert "cut short" in refusal(torn)
+
+
 def test_a_file_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "a.npy", PIXELS)
 
@@ -577,6 +608,37 @@ def test_an_emi_and_its_ser_are_one_frame(tmp_path: Path) -> None:
     assert names(tmp_path) == ["alone_1.ser", "x.emi", "x_y_1.ser"]
     assert names(tmp_path, *sorted(tmp_path.iterdir())) == ["alone_1.ser", "x.emi", "x_y_1.ser"]
     assert names(tmp_path, tmp_path / "x_1.ser") == ["x_1.ser"]
+
+
+def test_a_folder_that_cannot_be_listed_stands_for_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a.tif", "closed/b.tif", "open/c.tif")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert names(tmp_path) == ["a.tif", "closed", "open/c.tif"]
+    assert "permission denied" in refusal(tmp_path / "closed")
+
+
+def test_a_name_that_only_resembles_a_result_is_a_frame(tmp_path: Path) -> None:
+    touch(tmp_path, "pt.atoms.0001.dm4", "pt.overlay.png")
+    assert names(tmp_path) == ["pt.atoms.0001.dm4"]
+
+
+def test_the_frames_that_a_sidecar_or_ser_file_belongs_to(tmp_path: Path) -> None:
+    touch(tmp_path, "x.emi", "x_1.ser", "x_1.json", "x.json", "x.tif", "xy.tif", "alone_1.ser", "alone_1.json")
+
+    def frames(part: str) -> list[str]:
+        return sorted(frame.name for frame in frames_read_from({tmp_path / part}, tmp_path))
+
+    assert frames("x.json") == ["x.emi", "x.tif"]
+    assert frames("x_1.ser") == ["x.emi"]
+    assert frames("x_1.json") == []
+    assert frames("alone_1.ser") == frames("alone_1.json") == ["alone_1.ser"]
 
 
 def test_named_files_are_taken_as_they_are_but_only_once(tmp_path: Path) -> None:

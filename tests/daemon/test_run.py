@@ -135,11 +135,13 @@ def test_live_view_drops_and_says_so(daemon: Daemon, write_frame: WriteFrame) ->
     daemon.wait_for_results("old4")
     assert daemon.stop() == 0
     assert [path.name for path in daemon.results.glob("*.parquet")] == ["old4.atoms.parquet"]
-    assert "4 files were there before the newest one and are left out" in daemon.log.read_text()
+    log = daemon.log.read_text()
+    assert "camera: 4 dropped so far (files there before the newest one)" in log
+    assert "0 had their results already; camera: 4 dropped (files there before the newest one)" in log
 
 
 def test_stopping_leaves_no_half_result_and_the_next_start_finishes(daemon: Daemon, write_frame: WriteFrame) -> None:
-    stems = [f"frame{index:02d}" for index in range(12)]
+    stems = [f"frame{index:02d}" for index in range(30)]
     for index, stem in enumerate(stems):
         write_frame(daemon.incoming / f"{stem}.npy", blobs=index + 1)
     daemon.start()
@@ -147,8 +149,9 @@ def test_stopping_leaves_no_half_result_and_the_next_start_finishes(daemon: Daem
     assert daemon.stop() == 0
     done = {path.name.removesuffix(".atoms.parquet") for path in daemon.results.glob("*.parquet")}
     assert {path.name.removesuffix(".overlay.png") for path in daemon.results.glob("*.png")} == done
+    assert 0 < len(done) < len(stems), "it was stopped on the way"
     daemon.start()
     daemon.wait_for_results(*stems)
     assert daemon.stop() == 0
-    assert [daemon.count(stem) for stem in stems] == list(range(1, 13))
+    assert [daemon.count(stem) for stem in stems] == list(range(1, 31))
     assert f"stopped: {len(stems) - len(done)} analysed" in daemon.log.read_text()

@@ -1,0 +1,102 @@
+"""Overlays, drawn behind recognition and never in its way."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Condition, Thread
+from time import monotonic
+from typing import NamedTuple
+
+from daemon.drops import Drops
+from daemon.inbox import Policy
+from daemon.publish.files import FilePublisher
+from daemon.recognition.recogniser import Recognition
+from daemon.sources.source import Failure
+
+WAITING_BYTES = 512 * 2**20
+"""Memory for frames whose overlays wait."""
+
+FINISH_SECONDS = 5.0
+"""After a request to stop, as long is drawn what waits."""
+
+NEWER = "the overlay of a newer frame came first"
+NO_ROOM = "overlay; too many wait, it is drawn after the next start"
+STOPPED = "overlay; stopped before it was drawn, which is done after the next start"
+
+
+class _Waiting(NamedTuple):
+    source: str
+    stem: Path
+    recognition: Recognition
+
+    @property
+    def bytes(self) -> int:
+        return int(self.recognition.frame.pixels.nbytes + self.recognition.table.nbytes)
+
+
+class Drawing:
+    """Draws overlays in a thread of its own, in the order of their frames.
+
+    Of a `latest` source only the newest frame's overlay waits. Those of a `lossless` source wait while there is memory
+    for them. One that is left out beyond it is drawn after the next start, since a frame without its overlay is
+    unfinished.
+
+    Args:
+        files: Where overlays go.
+        policies: Policy of each source, by name.
+        drops: Counts the overlays left out.
+        report: Called, from the thread, with an overlay that cannot be drawn.
+    """
+
+    def __init__(
+        self, files: FilePublisher, policies: Mapping[str, Policy], drops: Drops, report: Callable[[Failure], None]
+    ) -> None:
+        self._files = files
+        self._policies = policies
+        self._drops = drops
+        self._report = report
+        self._waiting: dict[Path, _Waiting] = {}
+        self._changed = Condition()
+        self._stop_at: float | None = None
+        self._thread = Thread(target=self._draw, name="drawing")
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Draw what waits for a little longer, and end."""
+        with self._changed:
+            self._stop_at = monotonic() + FINISH_SECONDS
+            self._changed.notify_all()
+        self._thread.join()
+        for waiting in self._waiting.values():
+            self._drops.add(waiting.source, STOPPED)
+
+    def add(self, source: str, stem: Path, recognition: Recognition) -> None:
+        """Have an overlay drawn beside its tables, or leave it out; never waits."""
+        new = _Waiting(source, stem, recognition)
+        with self._changed:
+            self._waiting.pop(stem, None)  # of what the file held before
+            if self._policies[source] == "latest":
+                for older in [waiting for waiting in self._waiting.values() if waiting.source == source]:
+                    del self._waiting[older.stem]
+                    self._drops.add(source, NEWER)
+            elif self._waiting and new.bytes + sum(waiting.bytes for waiting in self._waiting.values()) > WAITING_BYTES:
+                self._drops.add(source, NO_ROOM)
+                return
+            self._waiting[stem] = new
+            self._changed.notify_all()
+
+    def _draw(self) -> None:
+        while next_ := self._next():
+            try:
+                self._files.write_overlay(next_.stem, next_.recognition)
+            except Exception as error:
+                self._report(Failure(next_.source, f"{next_.stem} (overlay)", error))
+
+    def _next(self) -> _Waiting | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._stop_at is not None)
+            if not self._waiting or (self._stop_at is not None and monotonic() > self._stop_at):
+                return None
+            return self._waiting.pop(next(iter(self._waiting)))
