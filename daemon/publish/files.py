@@ -157,9 +157,10 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        if error.errno is None:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error  # Arrow names no file
+        # Arrow names no file, the system the temporary one.
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

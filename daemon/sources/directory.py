@@ -104,9 +104,10 @@ class DirectorySource:
             found = {newest: found[newest]}
             if left_out:
                 self._drops.add(self.name, "files there before the newest one", len(left_out))
-        due = monotonic() + SETTLE_SECONDS
+        now = monotonic()
         for path, signature in sorted(found.items(), key=lambda item: item[1].image[1]):
-            self._candidates.put(path, Candidate(signature, due, resumed=True))
+            settle_seconds = HALF_PAIR_SECONDS if is_half_of_a_pair(path, signature) else SETTLE_SECONDS
+            self._candidates.put(path, Candidate(signature, now + settle_seconds, resumed=True))
 
     def _follow(self, watch: FolderWatch) -> bool:
         """Take in announcements until a file is due; return whether the whole folder must be listed anew."""

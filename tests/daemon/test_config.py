@@ -172,7 +172,8 @@ def test_mistakes_in_the_environment_are_named_by_variable(config: Path) -> None
     assert found == [
         "environment variable HRTEMD_RECOGNITION__BACKEND: recognition.backend: "
         "input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
-        "environment variable HRTEMD_SORCES: sorces: there is no such key; known here: sources, limits, recognition, publish.",
+        "environment variable HRTEMD_SORCES: sorces: "
+        "there is no such key; known here: sources, limits, recognition, publish.",
         "environment variable HRTEMD_SOURCES__3__NAME: sources[3].name: there is no such key to override.",
     ]
 

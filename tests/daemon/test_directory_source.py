@@ -342,7 +342,11 @@ def write_tia_pair(folder: Path) -> None:
     offsets = struct.pack("<2I", start, start + len(element) - 8)
     header = struct.pack("<HHHIIIIII", 0x4949, 407, 528, 16674, 16722, n, n, table, 1)
     (folder / "tia_1.ser").write_bytes(header + dimension + offsets + element)
-    (folder / "tia.emi").write_bytes(b"<ObjectInfo><AcquireDate>Sun Feb 21 17:50:18 2016</AcquireDate></ObjectInfo>")
+    (folder / "tia.emi").write_bytes(
+        b"\0\1binary<ObjectInfo><ExperimentalDescription><Root></Root></ExperimentalDescription>"
+        b"<AcquireDate>Sun Feb 21 17:50:18 2016</AcquireDate><AcquireInfo><DwellTimePath>0.5</DwellTimePath>"
+        b"<CameraNamePath>Ceta</CameraNamePath></AcquireInfo></ObjectInfo>\0\2"
+    )
 
 
 def test_one_bad_image_costs_a_stack_no_other(

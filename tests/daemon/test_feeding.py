@@ -45,7 +45,8 @@ def test_a_source_that_fails_is_started_again(tmp_path: Path, monkeypatch: pytes
     assert source.works.wait(60)
     running.stop()
     events = [json.loads(line)["error"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
-    assert events == ["/share: Transport endpoint is not connected."] * 2
+    assert len(events) == 2
+    assert all(event.startswith("/share: Transport endpoint is not connected") for event in events)
     assert not ended
 
 

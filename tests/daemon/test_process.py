@@ -131,7 +131,7 @@ def test_a_name_that_is_not_unicode_and_frames_beyond_the_limits(
     )  # fmt: skip
 
     assert done.returncode == 1, done.stderr
-    bomb, frame = summary(tmp_path / "output")
+    frame, bomb = summary(tmp_path / "output")
     assert "more than the 0.2 GB that a file may take" in bomb["error"]
     assert (frame["count"], frame["stem"]) == (3, "bad_")
     Image.open(tmp_path / "output" / "bad_.overlay.png").verify()

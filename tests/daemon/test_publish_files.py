@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -84,6 +85,15 @@ def test_results_are_known_again_by_a_later_run(publisher: FilePublisher) -> Non
     assert not later.has_results(arrival_of("frame", seed=1)), "another image in the same file"
     (publisher.directory / "frame.overlay.png").unlink()
     assert not later.has_results(arrival), "the overlay is missing"
+
+
+def test_results_older_than_their_sidecar_are_not_complete(publisher: FilePublisher) -> None:
+    arrival, origin = arrival_of("frame"), Path("/data/frame.tif")
+    publish(publisher, arrival)
+    assert publisher.has_newer_results("camera", origin, PurePosixPath(), changed_at=1.0)
+    assert not publisher.has_newer_results("camera", origin, PurePosixPath(), changed_at=4e9)
+    assert publisher.has_results(replace(arrival, described_at=1.0))
+    assert not publisher.has_results(replace(arrival, described_at=4e9))
 
 
 def test_a_table_of_somebody_else_is_never_overwritten(publisher: FilePublisher) -> None:
