@@ -108,7 +108,12 @@ def test_what_cannot_be_computed_is_null(numbers):
     noise = numbers["test_sets"][NOTHING]["noise"]
     assert noise[NETWORK]["all"]["recall"] is None
     assert noise[NETWORK]["all"]["false_per_100_nm2"] == 0
-    assert noise["Gaussian filter + peaks"]["all"]["false_per_100_nm2"] > 100
+
+
+def test_peak_finding_is_compared_where_it_can_be_tuned(numbers):
+    assert set(PEAK_FINDING.values()) <= set(numbers["test_sets"][REFERENCE]["Cs -10 µm, C10 +90 Å"])
+    for condition in numbers["test_sets"][NOTHING].values():
+        assert not set(PEAK_FINDING.values()) & set(condition)
 
 
 def test_dose_efficiency_is_reported_for_each_method(numbers):

@@ -47,7 +47,7 @@ def write_report(
         test_sets: Any of `REFERENCE`, `RANGE` and `NOTHING`. Every frame's conditions name a `CONDITION`; frames of
             the first two also a `DOSE`.
         folder: Where the report goes; made where it is missing.
-        tuning_frames: Frames like those of the test sets, to tune peak finding on; without any it is left out.
+        tuning_frames: Frames like those of `REFERENCE`, to tune peak finding on; without any it is left out.
         others: More recognisers for the side-by-side, by the name they have in the figures.
         limits: Physical limits by `CONDITION`.
         real_graphene: The folder of `judge_real_graphene`.
@@ -57,7 +57,9 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     networks = {NETWORK: recogniser, **(others or {})}
-    outcomes = {name: _judge_all(name, networks, frames, tuning_frames) for name, frames in test_sets.items()}
+    # Peak finding is tuned for each reference condition; a range of conditions is nothing it could be tuned for.
+    tuning = {REFERENCE: tuning_frames}
+    outcomes = {name: _judge_all(name, networks, frames, tuning.get(name, ())) for name, frames in test_sets.items()}
     by_condition = {name: _by_condition(by_method) for name, by_method in outcomes.items()}
 
     numbers: dict[str, Any] = _provenance(outcomes)
