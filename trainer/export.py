@@ -5,6 +5,7 @@ import importlib.metadata
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,15 +14,15 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from daemon.recognition.package import Calibration, Manifest, ModelPackage
-from daemon.recognition.recogniser import Recogniser
+from daemon.recognition.recogniser import Recogniser, calibration_features
 from trainer.evaluation.scores import NORMAL_MEDIAN_DEVIATION, outcome_of
 from trainer.evaluation.truth import LabelledFrame
 from trainer.network import INPUT_MULTIPLE, STRIDE, SiteNetwork
 from trainer.recipe import Recipe
 
 OPSET = 18
-REPORTED_PROBABILITY = 0.45
-"""Half of the F1 score that can be reached is the threshold that reaches it; 0.45 serves scores from 0.8 to 1."""
+REPORTED_PROBABILITY = 0.5
+"""Half of the F1 score that can be reached is the threshold that reaches it."""
 
 CANDIDATE_PROBABILITY = 0.05
 """Low enough that what is reported before calibration includes what calibration may lift."""
@@ -85,31 +86,38 @@ def write_manifest(
 def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame]) -> Calibration:
     """Fit probability and sigma on held-out frames, through the daemon's own recogniser.
 
-    Probability by logistic regression of "was there a site" on the logit of the network's probability (Platt scaling);
-    sigma by the ratio of true errors to those stated.
+    Probability by logistic regression of "was there a site" on the network's probability and sigma; sigma by the ratio
+    of true errors to those stated.
     """
     recogniser = Recogniser(uncalibrated)
-    probabilities, hits, errors = [], [], []
+    probabilities, sigmas, hits, errors = [], [], [], []
     for labelled in frames:
         outcome = outcome_of(recogniser.recognise(labelled.frame), labelled)
-        probability = outcome.recognition.table.column("probability").to_numpy()
         found, false = outcome.matching.pairs[:, 0], outcome.matching.false
-        probabilities += [probability[found], probability[false]]
-        hits += [np.ones(len(found), bool), np.zeros(len(false), bool)]
+        judged = np.concatenate([found, false])
+        table = outcome.recognition.table
+        probabilities.append(table.column("probability").to_numpy()[judged])
+        sigmas.append(table.column("sigma_angstrom").to_numpy()[judged])
+        hits.append(np.arange(len(judged)) < len(found))
         errors.append(outcome.errors_over_sigma.ravel())
-    slope, offset = _platt(np.concatenate(probabilities), np.concatenate(hits))
+    slope, sigma_slope, offset = _logistic_regression(
+        *calibration_features(np.concatenate(probabilities), np.concatenate(sigmas)), np.concatenate(hits)
+    )
     # The median ignores the few matches by chance that a mean of squares would follow.
     scale = float(np.median(np.abs(np.concatenate(errors))) / NORMAL_MEDIAN_DEVIATION)
-    return Calibration(probability_slope=slope, probability_offset=offset, sigma_scale=scale)
+    return Calibration(
+        probability_slope=slope, probability_sigma_slope=sigma_slope, probability_offset=offset, sigma_scale=scale
+    )
 
 
-def _platt(probability: NDArray[np.float64], hit: NDArray[np.bool_]) -> tuple[float, float]:
-    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
-    logit = np.log(clipped / (1 - clipped))
+def _logistic_regression(
+    logit: NDArray[np.floating[Any]], log_sigma: NDArray[np.floating[Any]], hit: NDArray[np.bool_]
+) -> tuple[float, float, float]:
+    features = np.stack([logit, log_sigma, np.ones(len(logit))], axis=1)
     sign = np.where(hit, 1.0, -1.0)
 
-    def loss(parameters: NDArray[np.float64]) -> float:
-        return float(np.logaddexp(0, -sign * (parameters[0] * logit + parameters[1])).mean())
+    def loss(weights: NDArray[np.float64]) -> float:
+        return float(np.logaddexp(0, -sign * (features @ weights)).mean())
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0])).x
-    return float(slope), float(offset)
+    slope, sigma_slope, offset = minimize(loss, np.array([1.0, 0.0, 0.0])).x
+    return float(slope), float(sigma_slope), float(offset)

@@ -55,16 +55,16 @@ def range_frames(recipe: Recipe, store: WaveStore, seed: int) -> Iterator[Labell
 
 
 def calibration_frames(recipe: Recipe, store: WaveStore, seed: int) -> Iterator[LabelledFrame]:
-    """Frames to calibrate on: half at reference conditions, half from all lenses that show the lattice."""
+    """Frames to calibrate on: by reference lenses and by any that show the lattice, a quarter of them of nothing."""
     lenses = list(reference_optics(recipe).values())
     for draw in range(recipe.evaluation.range_frames):
         rng = np.random.default_rng([seed, draw])
-        exit_wave = store.read(draw % len(store))
+        exit_wave = store.read(draw % len(store)) if draw % 4 < 3 else _nothing(recipe, rng)
         exposure = _stated_exposure(recipe, rng)
-        if draw % 2:
+        if draw // 4 % 2:
             optics = draw_optics(recipe.microscope, exit_wave.voltage_kv, rng)
         else:
-            optics = lenses[draw // 2 % len(lenses)]
+            optics = lenses[draw // 8 % len(lenses)]
             exposure = reference_exposure(recipe, exposure.dose_per_square_angstrom)
         yield _label(exit_wave, optics, exposure, "calibration", seed, draw)
 
@@ -83,6 +83,13 @@ def empty_frames(recipe: Recipe, seed: int) -> Iterator[LabelledFrame]:
         for name, exit_wave in (("vacuum", nothing), ("amorphous carbon", film)):
             yield _label(exit_wave, optics, reference, name, seed, index)
             yield _label(exit_wave, optics, exposure, f"{name}, any camera", seed, index)
+
+
+def _nothing(recipe: Recipe, rng: np.random.Generator) -> ExitWave:
+    simulation = recipe.simulation
+    if rng.random() < 0.5:
+        return _film(recipe, rng)
+    return vacuum(simulation.field_pixels, simulation.field_angstrom / simulation.field_pixels, simulation.voltage_kv)
 
 
 def _film(recipe: Recipe, rng: np.random.Generator) -> ExitWave:

@@ -32,11 +32,13 @@ class StatedRanges(_Section):
 class Calibration(_Section):
     """Turns the network's numbers into calibrated ones, fitted on held-out simulations.
 
-    probability = logistic(`probability_slope` · logit(p) + `probability_offset`), with p the network's own probability;
-    sigma = `sigma_scale` · the network's own sigma.
+    probability = logistic(`probability_slope` · logit(p) + `probability_sigma_slope` · ln(s / 0.2 Å) +
+    `probability_offset`), with p and s the network's own probability and sigma; sigma = `sigma_scale` · s. What is both
+    improbable and vaguely placed is what noise looks like, so sigma has a say in the probability.
     """
 
     probability_slope: float = 1.0
+    probability_sigma_slope: float = 0.0
     probability_offset: float = 0.0
     sigma_scale: Annotated[float, Field(gt=0)] = 1.0
 

@@ -4,9 +4,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from daemon.atoms import atom_table
 from daemon.errors import CalibrationError, FrameError, ModelError
@@ -96,7 +98,7 @@ class Recogniser:
             calibration = frame.calibration or self._estimate(frame)
         peaks = self._run(frame.pixels, calibration.pixel_size_angstrom, latency_ms)
         with _timed(latency_ms, "decode"):
-            peaks = _calibrate(peaks, self.manifest)
+            peaks = _calibrate(peaks, calibration.pixel_size_angstrom, self.manifest)
             table = _table(peaks, calibration.pixel_size_angstrom, self.manifest)
             warnings = judge(frame, calibration, peaks, self.manifest)
         return Recognition(
@@ -153,19 +155,31 @@ def _check_size(shape: tuple[int, ...], pixel_size_angstrom: float, manifest: Ma
         raise FrameError(f"{extent}, too much to be seen atom by atom; check the pixel size.")
 
 
-def _calibrate(peaks: Peaks, manifest: Manifest) -> Peaks:
+def _calibrate(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> Peaks:
     """Apply the manifest's calibration and threshold."""
     calibration = manifest.calibration
-    raw = np.clip(peaks.probability, 1e-6, 1 - 1e-6)
-    logit = calibration.probability_slope * np.log(raw / (1 - raw)) + calibration.probability_offset
+    logit, log_sigma = calibration_features(peaks.probability, peaks.sigma * pixel_size_angstrom)
+    logit = (
+        calibration.probability_slope * logit
+        + calibration.probability_sigma_slope * log_sigma
+        + calibration.probability_offset
+    )
     probability = 1 / (1 + np.exp(-logit))
     kept = probability >= manifest.probability_threshold
     return Peaks(
         positions=peaks.positions[kept],
-        probability=probability[kept],
+        probability=probability[kept].astype(np.float32),
         sigma=peaks.sigma[kept] * np.float32(calibration.sigma_scale),
         class_probability=peaks.class_probability[kept],
     )
+
+
+def calibration_features(
+    probability: NDArray[np.floating[Any]], sigma_angstrom: NDArray[np.floating[Any]]
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
+    """What the calibrated probability is a function of, from the network's own; see `daemon.recognition.package`."""
+    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
+    return np.log(clipped / (1 - clipped)), np.log(sigma_angstrom / 0.2)
 
 
 def _table(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa.Table:
