@@ -21,9 +21,6 @@ from trainer.network import INPUT_MULTIPLE, STRIDE, SiteNetwork
 from trainer.recipe import Recipe
 
 OPSET = 18
-REPORTED_PROBABILITY = 0.5
-"""Half of the F1 score that can be reached is the threshold that reaches it."""
-
 CANDIDATE_PROBABILITY = 0.05
 """Low enough that what is reported before calibration includes what calibration may lift."""
 
@@ -69,7 +66,7 @@ def write_manifest(
         receptive_field_pixels=network.receptive_field_pixels,
         classes=recipe.network.classes,
         ranges=recipe.ranges,
-        probability_threshold=REPORTED_PROBABILITY if calibration else CANDIDATE_PROBABILITY,
+        probability_threshold=recipe.probability_threshold if calibration else CANDIDATE_PROBABILITY,
         calibration=calibration or Calibration(),
         onnx_opset=OPSET,
         onnx_sha256=hashlib.sha256((folder / "model.onnx").read_bytes()).hexdigest(),

@@ -105,6 +105,9 @@ class Recipe(_Section):
     specimen: Literal["graphene", "nanoparticle"]
     kind: Literal["atom", "column"]
     seed: int
+    probability_threshold: Annotated[float, Field(gt=0, lt=1)]
+    """What has a calibrated probability of less is not reported. Half of the F1 that can be reached is the best for F1;
+    higher ones find less where nothing is."""
     ranges: StatedRanges
     simulation: SimulationRecipe
     microscope: MicroscopeRecipe

@@ -26,8 +26,10 @@ LARGEST_BOND_SPREAD_ANGSTROM = 0.115
 """Standard deviation. Sheets that are found rightly stay below 0.09 Å, strained and damaged ones included."""
 
 PARTNER_TOLERANCE_ANGSTROM = 0.4
-LEAST_WITH_PARTNER = 0.5
-"""Share of columns whose nearest neighbour has a counterpart on the other side: 0.7 to 1 in crystals with edges."""
+COLUMN_REACH_ANGSTROM = 3.2
+"""The farthest that neighbouring columns of fcc metals stand apart, seen along ⟨100⟩, ⟨110⟩ or ⟨111⟩, is 2.9 Å."""
+LEAST_WITH_PARTNER = 0.3
+"""Share of columns that stand in line between two neighbours. In crystals it is 0.45 (clusters of a dozen columns) to 1, in noise 0.1."""
 
 
 def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manifest) -> list[str]:
@@ -101,10 +103,12 @@ def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration) -> l
 
 def _judge_columns(positions: NDArray[np.floating], calibration: Calibration) -> list[str]:
     tree = cKDTree(positions)
-    _, nearest = tree.query(positions, k=2)
-    opposite = 2 * positions - positions[nearest[:, 1]]
-    distance, _ = tree.query(opposite)
-    share = float(np.mean(distance < PARTNER_TOLERANCE_ANGSTROM))
+    pairs = tree.query_pairs(COLUMN_REACH_ANGSTROM, output_type="ndarray")
+    site, neighbour = np.concatenate([pairs, pairs[:, ::-1]]).T
+    distance, _ = tree.query(2 * positions[site] - positions[neighbour])
+    in_line = np.zeros(len(positions), bool)
+    in_line[site[distance < PARTNER_TOLERANCE_ANGSTROM]] = True
+    share = float(in_line.mean())
     if share >= LEAST_WITH_PARTNER:
         return []
     return [
