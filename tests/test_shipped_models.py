@@ -22,6 +22,7 @@ from trainer.simulation import ExitWave, simulate
 from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.nanoparticle import random_nanoparticle
+from trainer.specimens.specimen import Specimen
 
 HRTEMD = Path(sys.executable).with_name("hrtemd")
 SEED = 424_242
@@ -49,17 +50,18 @@ OPPOSITE = Optics(80, c10=-90, c30=1e5, focal_spread_angstrom=30)
 PARTICLE = Optics(300, c10=80, c30=-1.5e5, focal_spread_angstrom=30)
 OTHER_PARTICLE = Optics(300, c10=90, c30=-5e4, focal_spread_angstrom=30)
 
+# The goals of the project, but for film beside particles (goal: 5), which `report/` says more about.
 CONDITIONS = {
-    "graphene-1e4": Condition("graphene", "graphene", GRAPHENE, 1e4, f1=0.985, rmsd_angstrom=0.10),
+    "graphene-1e4": Condition("graphene", "graphene", GRAPHENE, 1e4, f1=0.995, rmsd_angstrom=0.10),
     "graphene-1e3": Condition("graphene", "graphene", GRAPHENE, 1e3, f1=0.92),
-    "graphene-opposite": Condition("graphene", "graphene", OPPOSITE, 1e4, f1=0.985),
+    "graphene-opposite": Condition("graphene", "graphene", OPPOSITE, 1e4, f1=0.99),
     "graphene-vacuum": Condition("graphene", "vacuum", GRAPHENE, 1e4, false_per_100_nm2=1),
     "graphene-film": Condition("graphene", "film", GRAPHENE, 1e4, false_per_100_nm2=5),
-    "particles-200": Condition("nanoparticle", "nanoparticle", PARTICLE, 200, f1=0.85),
-    "particles-1e3": Condition("nanoparticle", "nanoparticle", PARTICLE, 1e3, f1=0.90, rmsd_angstrom=0.1),
-    "particles-other": Condition("nanoparticle", "nanoparticle", OTHER_PARTICLE, 1e3, f1=0.90),
+    "particles-200": Condition("nanoparticle", "nanoparticle", PARTICLE, 200, f1=0.94),
+    "particles-1e3": Condition("nanoparticle", "nanoparticle", PARTICLE, 1e3, f1=0.985, rmsd_angstrom=0.08),
+    "particles-other": Condition("nanoparticle", "nanoparticle", OTHER_PARTICLE, 1e3, f1=0.96),
     "particles-vacuum": Condition("nanoparticle", "vacuum", PARTICLE, 1e3, false_per_100_nm2=1),
-    "particles-film": Condition("nanoparticle", "film", PARTICLE, 1e3, false_per_100_nm2=5),
+    "particles-film": Condition("nanoparticle", "film", PARTICLE, 1e3, false_per_100_nm2=10),
 }
 
 
@@ -98,7 +100,7 @@ _WAVES: dict[tuple[str, float], list[ExitWave]] = {}
 def exit_waves(specimen: str, voltage_kv: float) -> list[ExitWave]:
     """Simulated once for all conditions."""
     if (specimen, voltage_kv) not in _WAVES:
-        draw = {"graphene": random_graphene, "nanoparticle": random_nanoparticle, "film": random_amorphous_film}
+        draw = {"graphene": clean_sheet, "nanoparticle": random_nanoparticle, "film": random_amorphous_film}
         waves = []
         for index in range(SPECIMENS):
             rng = np.random.default_rng([SEED, index])
@@ -110,6 +112,14 @@ def exit_waves(specimen: str, voltage_kv: float) -> list[ExitWave]:
     return _WAVES[specimen, voltage_kv]
 
 
+def clean_sheet(rng: np.random.Generator, size_angstrom: float) -> Specimen:
+    """A sheet as damaged as it comes, without dirt: a layer of that shifts the sheet out of the stated focus."""
+    while True:
+        specimen = random_graphene(rng, size_angstrom)
+        if (specimen.site_of_atom >= 0).all():
+            return specimen
+
+
 def process(frames: Path, output: Path, model: str, *options: str) -> None:
     command = [str(HRTEMD), "process", str(frames), "--output", str(output), "--model", model, *options]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
@@ -117,7 +127,9 @@ def process(frames: Path, output: Path, model: str, *options: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-def test_a_shipped_model_reaches_what_its_card_claims(results: tuple[Path, dict[str, ExitWave]], name: str) -> None:
+def test_a_shipped_model_finds_what_is_there_and_nothing_else(
+    results: tuple[Path, dict[str, ExitWave]], name: str
+) -> None:
     folder, truth = results
     condition = CONDITIONS[name]
     hits = false = missed = 0

@@ -29,7 +29,7 @@ PARTNER_TOLERANCE_ANGSTROM = 0.4
 COLUMN_REACH_ANGSTROM = 3.2
 """The farthest that neighbouring columns of fcc metals stand apart, seen along ⟨100⟩, ⟨110⟩ or ⟨111⟩, is 2.9 Å."""
 LEAST_WITH_PARTNER = 0.3
-"""Share of columns that stand in line between two neighbours. In crystals it is 0.45 (clusters of a dozen columns) to 1, in noise 0.1."""
+"""Share of columns that stand in line between two neighbours: 0.45 in clusters of a dozen, to 1; in noise 0.1."""
 
 
 def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manifest) -> list[str]:

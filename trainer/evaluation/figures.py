@@ -102,8 +102,9 @@ def draw_reliability(reliabilities: Mapping[str, Reliability], path: Path) -> No
         upper.set(ylabel="Share that is there", xlim=(0, 1), ylim=(0, 1))
         edges = np.linspace(0, 1, len(reliability.atoms) + 1)
         lower.stairs(reliability.atoms, edges, fill=True, color=BLUE, alpha=0.6)
-        lower.set_yscale("log")
-        lower.set_ylim(bottom=0.8)
+        if reliability.atoms.any():
+            lower.set_yscale("log")
+            lower.set_ylim(bottom=0.8)
         lower.yaxis.set_minor_locator(NullLocator())
         lower.set(xlabel="Probability given", ylabel="Atoms")
     figure.savefig(path)
