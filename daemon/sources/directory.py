@@ -145,8 +145,11 @@ class DirectorySource:
             return
         if is_half_of_a_pair(path, signature):
             settle_seconds = HALF_PAIR_SECONDS
-        candidate = Candidate(signature, monotonic() + settle_seconds)
+        due = monotonic() + settle_seconds
         earlier = self._candidates.get(path)
+        if earlier and earlier.signature == signature:  # its sidecar, announced with it, is no news
+            due = min(due, earlier.due)
+        candidate = Candidate(signature, due)
         if earlier and earlier.signature.others == signature.others:  # a sidecar would change every frame
             candidate.delivered.update(earlier.delivered)
         self._candidates.put(path, candidate)

@@ -95,6 +95,25 @@ def test_new_files_arrive_once_however_they_come(watching: Watching, tmp_path: P
     assert sorted(watching.names(5)) == ["deep", "moved", "renamed", "within", "written"]
 
 
+def test_a_sidecar_written_first_does_not_delay_a_frame_renamed_in(
+    watching: Watching, tmp_path: Path, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watching.start()
+    write_frame(watching.folder / "first.npy", seed=1)
+    watching.next()  # from here on the folder is watched
+    monkeypatch.setattr(directory, "SETTLE_SECONDS", 1000.0)
+    hidden = write_frame(tmp_path / "frame.npy").rename(watching.folder / ".frame.npy.part")
+    # So close together that both are announced at once.
+    (watching.folder / "frame.json").write_text('{"pixel_size_angstrom": 0.1}')
+    hidden.rename(watching.folder / "frame.npy")
+
+    arrival = watching.next()
+
+    assert isinstance(arrival, Arrival)
+    assert arrival.frame.calibration is not None
+    assert arrival.frame.calibration.pixel_size_angstrom == 0.1
+
+
 def test_a_file_written_slowly_is_read_whole(watching: Watching, tmp_path: Path, write_frame: WriteFrame) -> None:
     watching.start()
     file = write_frame(tmp_path / "slow.npy")
