@@ -1,5 +1,7 @@
 import json
 import zlib
+from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,10 +10,11 @@ from PIL import Image
 from daemon.atoms import atom_table
 from daemon.frames import Calibration, CalibrationSource, Frame
 from daemon.recognition.recogniser import Recognition
-from trainer.evaluation.figures import draw_real_graphene
+from trainer.evaluation.figures import draw_dose_curves, draw_real_graphene
 from trainer.evaluation.graphene_geometry import RealImage, SheetGeometry, summarise
 from trainer.evaluation.limits import PhysicalLimits
 from trainer.evaluation.report import NETWORK, NOTHING, PEAK_FINDING, RANGE, REFERENCE, write_report
+from trainer.evaluation.scores import Scores
 from trainer.evaluation.truth import CONDITION, DOSE, LabelledFrame
 
 PIXEL_SIZE = 0.2
@@ -157,3 +160,13 @@ def test_reliability_is_kept_bin_by_bin(numbers):
 def test_the_report_says_which_network_on_which_engine(numbers):
     assert (numbers["model"], numbers["model_sha256"], numbers["backend"]) == ("oracle", "0" * 64, "none")
     assert (numbers["tolerance_angstrom"], numbers["border_angstrom"]) == (0.5, 2.0)
+
+
+def test_a_network_that_finds_nothing_is_drawn_too(tmp_path: Path) -> None:
+    nothing = {field.name: float("nan") for field in fields(Scores)}
+    nothing |= {"frames": 1, "sites": 0, "f1_interval": (float("nan"), float("nan")), "species_confusion": {}}
+    scores = Scores(**nothing)
+
+    draw_dose_curves({NETWORK: {100.0: scores, 1000.0: scores}}, None, "nothing", tmp_path / "nothing.png")
+
+    assert (tmp_path / "nothing.png").stat().st_size > 10_000

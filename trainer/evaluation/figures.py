@@ -79,6 +79,8 @@ def draw_dose_curves(curves: DoseCurves, limits: PhysicalLimits | None, title: s
     panels["rmsd_angstrom"].set_ylabel("Displacement, RMS in 2-D (Å)")
     panels["rmsd_angstrom"].set_ylim(bottom=0)
     for panel in panels.values():
+        # By itself an axis looks only at what is drawn, which may be nothing: a network that finds no site.
+        panel.set_xlim(doses[0] / 1.3, doses[-1] * 1.3)
         panel.set_xscale("log")
         panel.set_xlabel("Dose (e/Å²)")
     handles, labels = panels["rmsd_angstrom"].get_legend_handles_labels()
@@ -254,15 +256,16 @@ def _figure(
 
 def _score_axis(panel: Axes) -> None:
     """A logit axis: 0.99 and 0.999 are as far apart as 0.9 and 0.99, for each is a tenth of the errors."""
-    lowest = min((np.nanmin(line.get_ydata()) for line in panel.lines), default=SCORE_RANGE[0])
+    shown = np.concatenate([SCORE_RANGE[1:], *(np.asarray(line.get_ydata(), float) for line in panel.lines)])
+    lowest = np.nanmin(shown)
     for line in panel.lines:
         line.set_ydata(np.clip(line.get_ydata(), *SCORE_RANGE))
+    floor = max((tick for tick in SCORE_TICKS if tick < lowest), default=SCORE_RANGE[0])
+    panel.set_ylim(floor, SCORE_RANGE[1])
     panel.set_yscale("logit")
     panel.yaxis.set_major_locator(FixedLocator(SCORE_TICKS))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    floor = max((tick for tick in SCORE_TICKS if tick < lowest), default=SCORE_RANGE[0])
-    panel.set_ylim(floor, SCORE_RANGE[1])
 
 
 def _plot_limit(panel: Axes, doses: NDArray[np.float64], values: NDArray[np.float64]) -> None:
