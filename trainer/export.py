@@ -97,6 +97,8 @@ def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame])
         sigmas.append(table.column("sigma_angstrom").to_numpy()[judged])
         hits.append(np.arange(len(judged)) < len(found))
         errors.append(outcome.errors_over_sigma.ravel())
+    if not any(hit.any() for hit in hits):  # after a smoke run, say: there is nothing to fit
+        return Calibration()
     slope, sigma_slope, offset = _logistic_regression(
         *calibration_features(np.concatenate(probabilities), np.concatenate(sigmas)), np.concatenate(hits)
     )
