@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from daemon.recognition.package import Range
 from trainer.camera import Exposure, actual_pixel_size, expose
 from trainer.optics import Aberration, Optics, intensity
-from trainer.recipe import MicroscopeRecipe, Range
+from trainer.recipe import MicroscopeRecipe
 from trainer.simulation import ExitWave
 
 LATTICE_FREQUENCY = 1 / 2.1

@@ -6,9 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from daemon.recognition.package import StatedRanges
-
-Range = tuple[float, float]
+from daemon.recognition.package import Range, StatedRanges
 
 
 class RecipeError(Exception):

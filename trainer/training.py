@@ -23,6 +23,9 @@ from trainer.simulation import WaveStore
 CHECKPOINT_EVERY_SECONDS = 120.0
 CURVE = "curve.jsonl"
 WARM_UP_STEPS = 200
+
+FEWEST_SITES = 10.0
+"""A frame, on average: batches of nearly empty frames count as if they held this many, not as much more than others."""
 AVERAGE_DECAY = 0.999
 """The exported weights are a running average over about 1 / (1 - decay) steps."""
 
@@ -48,7 +51,7 @@ def losses(heads: Tensor, batch: Batch) -> Losses:
 
     Both are proper scores: at their optimum the network's probabilities and sigmas are the true ones.
     """
-    sites = batch.shares[:, 1:].sum().clamp(min=0.2 * len(heads) * 50)
+    sites = batch.shares[:, 1:].sum().clamp(min=FEWEST_SITES * len(heads))
     log_shares = torch.log_softmax(heads[:, :-3], dim=1)
     occupancy = -(batch.shares * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
     log_sigma = heads[:, -1].clamp(*LOG_SIGMA_RANGE)
