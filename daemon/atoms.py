@@ -1,6 +1,7 @@
 """The atom table: its schema, written once, and the files it is kept in."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,9 @@ SCHEMA = pa.schema(
     ]
 )
 
-KINDS = ("atom", "column", "vacancy")
+VACANCY = "vacancy"
+"""The kind of a site of the lattice that is empty."""
+KINDS = ("atom", "column", VACANCY)
 SUPPORT = "support"
 """The species of a column of the oxide under or beside a particle."""
 
@@ -41,22 +44,26 @@ _HEADER_KEY = b"hrtemd"
 def atom_table(
     positions_px: NDArray[np.floating[Any]],
     pixel_size_angstrom: float,
-    kind: str,
+    kind: str | Sequence[str],
     probability: NDArray[np.floating[Any]],
     sigma_angstrom: NDArray[np.floating[Any]],
     species: Sequence[str | None] | None = None,
     species_probability: NDArray[np.floating[Any]] | None = None,
+    n_atoms: Sequence[int | None] | None = None,
+    n_atoms_probability: Sequence[float | None] | None = None,
 ) -> pa.Table:
-    """Build a table of atoms or columns.
+    """Build a table of atoms, columns and vacancies.
 
     Args:
         positions_px: Shape (n, 2), x and y in pixels of the acquired frame.
         pixel_size_angstrom: Of the acquired frame.
-        kind: One of `KINDS`, for every row.
+        kind: Of `KINDS`: one a row, or one for all.
         probability: Shape (n,), calibrated.
         sigma_angstrom: Shape (n,), calibrated, per axis.
         species: One name a row, or None where the model does not tell.
-        species_probability: Shape (n,), calibrated, or None.
+        species_probability: Shape (n,), calibrated: that a site is of its species, or empty, if it is there.
+        n_atoms: One number a row, or None where the model does not tell.
+        n_atoms_probability: One number a row, calibrated: that a column has so many atoms if it is there.
     """
     count = len(positions_px)
     angstrom = positions_px * pixel_size_angstrom
@@ -65,8 +72,10 @@ def atom_table(
         "y_px": positions_px[:, 1],
         "x_angstrom": angstrom[:, 0],
         "y_angstrom": angstrom[:, 1],
-        "kind": [kind] * count,
+        "kind": [kind] * count if isinstance(kind, str) else kind,
         "species": species,
+        "n_atoms": n_atoms,
+        "n_atoms_probability": n_atoms_probability,
         "species_probability": species_probability,
         "probability": probability,
         "sigma_angstrom": sigma_angstrom,
@@ -79,7 +88,7 @@ def atom_table(
         elif field.type == _DICTIONARY:
             arrays.append(pa.array(values, pa.string()).dictionary_encode().cast(_DICTIONARY))
         else:
-            arrays.append(pa.array(np.asarray(values), field.type))
+            arrays.append(pa.array(values, field.type))
     return pa.Table.from_arrays(arrays, schema=SCHEMA)
 
 
@@ -95,14 +104,16 @@ def header_of(table: pa.Table) -> dict[str, Any]:
     return header
 
 
-def counts_by_species(table: pa.Table) -> dict[str, int]:
-    """Count rows by species; rows without one count under their kind."""
+def row_classes(table: pa.Table) -> list[str]:
+    """What each row is called: a vacancy so, others by their species, those without one by their kind."""
     species = table.column("species").to_pylist()
     kinds = table.column("kind").to_pylist()
-    counts: dict[str, int] = {}
-    for name, kind in zip(species, kinds, strict=True):
-        counts[name or kind] = counts.get(name or kind, 0) + 1
-    return counts
+    return [kind if kind == VACANCY else name or kind for name, kind in zip(species, kinds, strict=True)]
+
+
+def counts_by_species(table: pa.Table) -> dict[str, int]:
+    """Count rows by what they are called; see `row_classes`."""
+    return dict(Counter(row_classes(table)))
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:

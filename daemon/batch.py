@@ -7,11 +7,12 @@ from pathlib import Path
 from time import perf_counter
 
 from daemon.atoms import counts_by_species
-from daemon.frames import Frame
+from daemon.frames import FocalSeries, Frame
 from daemon.pipeline import Analysed, analyse, explain, is_foreseen
 from daemon.publish.files import FilePublisher
 from daemon.readers import DEFAULT_LIMITS, ReadLimits
 from daemon.recognition.recogniser import Recogniser
+from daemon.series.grouping import Grouping
 from daemon.sources.image_file import arrivals_from
 from daemon.sources.source import Arrival, Failure
 
@@ -22,18 +23,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a frame, or of a file that could not be read: a row of `summary.json`.
+    """What became of a frame or series, or of a file that could not be read: a row of `summary.json`.
 
     Attributes:
-        file: As it was named.
+        file: As it was named; of a series, the file of its first frame.
         stem: Name that the result files share, below the output directory; null where there are none.
-        frame_id: See `daemon.frames.Frame`; null where there is no frame.
+        frame_id: See `daemon.frames`; null where there is no frame or series.
         model: Name of the model.
         pixel_size_angstrom: Å per pixel of the acquired frame.
         calibration_source: Where the pixel size came from.
         count: Rows of the atom table; null, never 0, for what could not be analysed.
         counts_by_species: The same by species.
-        latency_ms: From the frame being in memory to its atom table being ready.
+        latency_ms: From the frame or series being in memory to its atom table being ready.
         latency_ms_by_stage: `read`, `prepare`, `infer`, `decode`, `write`, `draw`.
         warnings: Why the atoms may deserve less trust than their probabilities say, or why there is no overlay.
         error: Why there is no result, or null.
@@ -63,6 +64,7 @@ class Batch:
         files: Where results go.
         pixel_size_angstrom: Å per pixel; beats what files and sidecars say.
         limits: Beyond them a file is refused.
+        grouping: Makes focal series of the frames, for a model that takes them.
     """
 
     def __init__(
@@ -71,42 +73,58 @@ class Batch:
         files: FilePublisher,
         pixel_size_angstrom: float | None = None,
         limits: ReadLimits = DEFAULT_LIMITS,
+        grouping: Grouping | None = None,
     ) -> None:
         self._recogniser = recogniser
         self._files = files
         self._pixel_size_angstrom = pixel_size_angstrom
         self._limits = limits
+        self._grouping = grouping
+        self._named: dict[str, str] = {}
         self._warm: set[tuple[int, ...]] = set()
 
     def process(self, paths: Iterable[Path]) -> Iterator[Report]:
-        """Yield a report for each frame as its results are written; a bad file never stops the others."""
+        """Yield a report for each frame or series as its results are written; a bad file never stops the others."""
+        for outcome in self._subjects(self._arrivals(paths)):
+            file = self._named.get(outcome.origin, outcome.origin)
+            if isinstance(outcome, Failure):
+                yield self._failed(file, None, outcome.error)
+            else:
+                yield self._process(file, outcome)
+
+    def _arrivals(self, paths: Iterable[Path]) -> Iterator[Arrival | Failure]:
         for path in paths:
             try:
                 for arrival in arrivals_from(
                     path, source=SOURCE, pixel_size_angstrom=self._pixel_size_angstrom, limits=self._limits
                 ):
-                    if isinstance(arrival, Failure):
-                        yield self._failed(path, None, arrival.error)
-                    else:
-                        yield self._process_frame(path, arrival)
+                    self._named[arrival.origin] = str(path)
+                    yield arrival
             except Exception as error:
-                yield self._failed(path, None, error)
+                yield Failure(SOURCE, str(path), error)
 
-    def _process_frame(self, path: Path, arrival: Arrival) -> Report:
+    def _subjects(self, arrivals: Iterator[Arrival | Failure]) -> Iterator[Arrival | Failure]:
+        if self._grouping is None:
+            yield from arrivals
+        else:
+            yield from self._grouping.group(arrivals)
+            yield from self._grouping.close()
+
+    def _process(self, file: str, arrival: Arrival) -> Report:
         try:
-            self._warm_up(arrival.frame)
+            self._warm_up(arrival.subject)
             analysed = analyse(arrival, self._recogniser, self._files)
         except Exception as error:
-            return self._failed(path, arrival.frame.frame_id, error)
+            return self._failed(file, arrival.subject.frame_id, error)
         started = perf_counter()
-        problem = self._draw(path, analysed) if self._files.overlays else None
+        problem = self._draw(file, analysed) if self._files.overlays else None
         draw_ms = 1e3 * (perf_counter() - started)
         recognition = analysed.recognition
         return Report(
-            file=str(path),
+            file=file,
             model=recognition.model,
             stem=analysed.stem.relative_to(self._files.directory).as_posix(),
-            frame_id=recognition.frame.frame_id,
+            frame_id=arrival.subject.frame_id,
             pixel_size_angstrom=recognition.calibration.pixel_size_angstrom,
             calibration_source=str(recognition.calibration.source),
             count=recognition.table.num_rows,
@@ -122,20 +140,20 @@ class Batch:
             complete=problem is None,
         )
 
-    def _draw(self, path: Path, analysed: Analysed) -> str | None:
-        """Write a frame's overlay, or return why there is none: its atoms are good all the same."""
+    def _draw(self, file: str, analysed: Analysed) -> str | None:
+        """Write an overlay, or return why there is none: its atoms are good all the same."""
         try:
             self._files.write_overlay(analysed.stem, analysed.recognition)
         except Exception as error:
-            self._log_unforeseen(path, error)
+            self._log_unforeseen(file, error)
             return f"There is no overlay: {explain(error)}"
         return None
 
-    def _warm_up(self, frame: Frame) -> None:
-        """Recognise the first frame of each network input once untimed, so that it does not pay for all."""
-        kind = self._input_shape(frame)
+    def _warm_up(self, subject: Frame | FocalSeries) -> None:
+        """Recognise the first subject of each network input once untimed, so that it does not pay for all."""
+        kind = self._input_shape(subject.reference if isinstance(subject, FocalSeries) else subject)
         if kind not in self._warm:
-            self._recogniser.recognise(frame)
+            self._recogniser.recognise(subject)
             self._warm.add(kind)
 
     def _input_shape(self, frame: Frame) -> tuple[int, ...]:
@@ -145,11 +163,11 @@ class Batch:
         multiple = manifest.input_multiple
         return tuple(-(-round(extent * factor) // multiple) * multiple for extent in frame.pixels.shape)
 
-    def _failed(self, path: Path, frame_id: str | None, error: Exception) -> Report:
-        self._log_unforeseen(path, error)
+    def _failed(self, file: str, frame_id: str | None, error: Exception) -> Report:
+        self._log_unforeseen(file, error)
         name = self._recogniser.manifest.name
-        return Report(str(path), name, frame_id=frame_id, error=explain(error), complete=False)
+        return Report(file, name, frame_id=frame_id, error=explain(error), complete=False)
 
-    def _log_unforeseen(self, path: Path, error: Exception) -> None:
+    def _log_unforeseen(self, file: str, error: Exception) -> None:
         if not is_foreseen(error):
-            log.error("%s: unexpected error", path, exc_info=error)
+            log.error("%s: unexpected error", file, exc_info=error)

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from daemon.errors import ConfigurationError, ModelError
 from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
 from daemon.recognition.package import find_model, shipped_models
+from daemon.series.membership import check_pattern
 
 KeyPath = tuple[str | int, ...]
 """A key's place in the document, such as ("sources", 0, "policy")."""
@@ -65,6 +66,12 @@ class DirectorySource(_Section):
     pixel_size_angstrom: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Å per pixel; where given it beats what files and sidecars say."""
 
+    series_pattern: str | None = None
+    """A regular expression that finds `series` and `index` in the names of files that make a focal series."""
+
+    series_timeout_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0
+    """A focal series is given up as incomplete when nothing more of it came for so long."""
+
     @field_validator("path")
     @classmethod
     def _path_is_a_readable_folder(cls, path: Path, info: ValidationInfo) -> Path:
@@ -78,7 +85,7 @@ class DirectorySource(_Section):
 
     @field_validator("model")
     @classmethod
-    def _model_loads_and_takes_single_frames(cls, model: str, info: ValidationInfo) -> str:
+    def _model_loads_and_suits_the_policy(cls, model: str, info: ValidationInfo) -> str:
         folder = _in_folder_of_config(Path(model), info)
         if Path(model).name != model or (model not in shipped_models() and folder.is_dir()):
             model = str(folder)
@@ -87,12 +94,19 @@ class DirectorySource(_Section):
                 manifest = find_model(model).manifest
             except ModelError as error:
                 raise _unusable(str(error)) from error
-            if manifest.input_frames != 1:
+            if manifest.input_frames != 1 and info.data.get("policy") == "latest":
                 raise _unusable(
-                    f"{model!r} takes series of {manifest.input_frames} frames, "
-                    "which is not available in this version; choose a model for single frames"
+                    f"{model!r} takes focal series of {manifest.input_frames} frames, none of which may be left out; "
+                    'set policy = "lossless", or choose a model for single frames'
                 )
         return model
+
+    @field_validator("series_pattern")
+    @classmethod
+    def _pattern_finds_series_and_index(cls, pattern: str | None) -> str | None:
+        if pattern is not None and (problem := check_pattern(pattern)):
+            raise _unusable(problem)
+        return pattern
 
 
 class FilesPublishing(_Section):

@@ -30,7 +30,9 @@ class _Waiting(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        return int(self.recognition.frame.pixels.nbytes + self.recognition.table.nbytes)
+        series = self.recognition.series
+        frames = series.frames if series else (self.recognition.frame,)
+        return sum(frame.pixels.nbytes for frame in frames) + int(self.recognition.table.nbytes)
 
 
 class Drawing:

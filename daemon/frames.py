@@ -1,4 +1,4 @@
-"""What travels through the pipeline: a frame, its calibration, and how it was acquired."""
+"""What travels through the pipeline: a frame or a focal series, its calibration, and how it was acquired."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -55,6 +55,7 @@ class Frame:
         name: What the operator knows the frame by, and the stem of its result files.
         calibration: None where nothing gives a pixel size; recognition may then estimate one.
         acquisition: See `Acquisition`.
+        images_in_file: How many images its file holds, 1 for an image that came on its own.
         acquired_at: When the camera took it, where known.
         received_at: When hrtemd first had all of it.
     """
@@ -64,8 +65,42 @@ class Frame:
     name: str
     calibration: Calibration | None = None
     acquisition: Acquisition = field(default_factory=Acquisition)
+    images_in_file: int = 1
     acquired_at: datetime | None = None
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True)
+class FocalSeries:
+    """Three frames of one area at different defocus.
+
+    Attributes:
+        frames: In order of defocus, from the most overfocused (smallest `defocus_angstrom`) to the most underfocused;
+            of one size and one pixel size.
+        first: Index in `frames` of the one acquired first; positions in the atom table refer to it.
+        frame_id: The same for the same three images after a restart.
+        name: What the operator knows the series by, and the stem of its result files.
+        drift_angstrom: Shape (3, 2): where the point that stands at (0, 0) in the first frame stands in each frame, x
+            to the right and y down; None until it is measured. The row of the first frame is zero.
+        offered: Names of all frames of the series as taken one after the other, where these are three of more.
+    """
+
+    frames: tuple[Frame, Frame, Frame]
+    first: int
+    frame_id: str
+    name: str
+    drift_angstrom: NDArray[np.float64] | None = None
+    offered: tuple[str, ...] = ()
+
+    @property
+    def reference(self) -> Frame:
+        """The frame that was acquired first."""
+        return self.frames[self.first]
+
+    @property
+    def defocus_angstrom(self) -> tuple[float, ...]:
+        """Of each frame; grouping lets no series through in which one is missing."""
+        return tuple(frame.acquisition.defocus_angstrom or 0.0 for frame in self.frames)
 
 
 def make_frame_id(source: str, series: str | None, index: int, pixels: NDArray[Any]) -> str:

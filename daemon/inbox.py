@@ -1,4 +1,4 @@
-"""Frames waiting for recognition: one bounded queue a source, served in turn."""
+"""Frames, or focal series, waiting for recognition: one bounded queue a source, served in turn."""
 
 from collections import deque
 from collections.abc import Mapping

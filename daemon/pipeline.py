@@ -1,4 +1,4 @@
-"""From a source's frames to published results: one frame at a time, or as the daemon's running threads.
+"""From a source's frames or focal series to published results: one at a time, or as the daemon's running threads.
 
 Threads: one a source, which fills the inbox; one that recognises and writes atom tables; one that draws overlays, so
 that atoms are out before their overlay is begun. OpenCV, OpenVINO and Arrow release the interpreter lock in their heavy
@@ -9,7 +9,7 @@ import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
@@ -17,9 +17,11 @@ from time import monotonic, perf_counter
 from daemon.drawing import Drawing
 from daemon.drops import Drops
 from daemon.errors import HrtemdError
+from daemon.frames import FocalSeries
 from daemon.inbox import Inbox, Policy
 from daemon.publish.files import FilePublisher
 from daemon.recognition.recogniser import Recogniser, Recognition
+from daemon.series.triplets import choice_made
 from daemon.sources.source import Arrival, Failure, Source
 
 _SECONDS_FOR_A_SOURCE_TO_STOP = 5.0
@@ -42,12 +44,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Analysed:
-    """A frame whose atom table is published.
+    """A frame or focal series whose atom table is published.
 
     Attributes:
         recognition: What was found.
-        stem: Path and name that the frame's result files share.
-        latency_ms: From the frame being in memory to its atom table being ready.
+        stem: Path and name that its result files share.
+        latency_ms: From it being in memory to its atom table being ready.
         write_ms: For writing the tables.
     """
 
@@ -58,14 +60,16 @@ class Analysed:
 
 
 def analyse(arrival: Arrival, recogniser: Recogniser, files: FilePublisher) -> Analysed:
-    """Find the atoms of one frame and publish them as tables.
+    """Find the atoms of one frame or focal series and publish them as tables.
 
     Raises:
-        HrtemdError: The frame cannot be analysed.
+        HrtemdError: It cannot be analysed.
         OSError: The tables cannot be written.
     """
     started = perf_counter()
-    recognition = recogniser.recognise(arrival.frame)
+    recognition = recogniser.recognise(arrival.subject)
+    if isinstance(arrival.subject, FocalSeries):
+        recognition = replace(recognition, warnings=choice_made(arrival.subject) + recognition.warnings)
     recognised = perf_counter()
     stem = files.write_tables(arrival, recognition)
     written = perf_counter()
@@ -117,7 +121,7 @@ class Pipeline:
         on_end: Callable[[str], None],
     ) -> None:
         self.counts: Counter[str] = Counter()
-        """Frames `analysed`, `failed`, and `skipped` because their results were there."""
+        """Frames or series `analysed`, `failed`, and `skipped` because their results were there."""
         self._policies = policies
         self._recognisers = recognisers
         self._files = files
@@ -156,7 +160,7 @@ class Pipeline:
                 for arrival in source.arrivals(self._stop):
                     if isinstance(arrival, Failure):
                         self._report(arrival)
-                    else:
+                    elif arrival:
                         self._inbox.put(arrival)
                 break
             except Exception as error:
@@ -220,6 +224,6 @@ def _log_line(arrival: Arrival, analysed: Analysed) -> str:
     recognition = analysed.recognition
     warnings = "".join(f"; warning: {warning}" for warning in recognition.warnings)
     return (
-        f"{arrival.source}: {arrival.frame.name}: {recognition.table.num_rows} atoms "
+        f"{arrival.source}: {arrival.subject.name}: {recognition.table.num_rows} atoms "
         f"in {analysed.latency_ms:.0f} ms{warnings}"
     )

@@ -8,12 +8,17 @@ from functools import partial
 from queue import SimpleQueue
 
 from daemon.config import Configuration
+from daemon.config import DirectorySource as DirectorySettings
 from daemon.drops import Drops
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
-from daemon.recognition.package import ModelPackage, find_model
+from daemon.readers import ReadLimits
+from daemon.recognition.package import Manifest, ModelPackage, find_model
 from daemon.recognition.recogniser import Recogniser
+from daemon.series.grouping import GroupedSource, Grouping
+from daemon.series.membership import rules_for
 from daemon.sources.directory import DirectorySource
+from daemon.sources.source import Source
 
 WARM_UP_SHAPE = (1024, 1024)
 
@@ -42,15 +47,7 @@ def run_daemon(
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
         drops = Drops()
         sources = [
-            DirectorySource(
-                source.name,
-                source.path,
-                source.policy,
-                source.pixel_size_angstrom,
-                partial(files.has_newer_results, source.name),
-                configuration.limits.for_reading(),
-                drops,
-            )
+            _open_source(source, recognisers[source.model].manifest, configuration.limits.for_reading(), files, drops)
             for source in configuration.sources
         ]
         pipeline = Pipeline(
@@ -75,6 +72,28 @@ def run_daemon(
             counts["analysed"], counts["failed"], counts["skipped"], str(drops) or "none dropped",
         )  # fmt: skip
         return 0 if running else 1
+
+
+def _open_source(
+    settings: DirectorySettings, manifest: Manifest, limits: ReadLimits, files: FilePublisher, drops: Drops
+) -> Source:
+    """Open a way in; for a model that takes focal series, one that groups them."""
+    is_grouped = manifest.input_frames > 1
+    source = DirectorySource(
+        settings.name,
+        settings.path,
+        settings.policy,
+        settings.pixel_size_angstrom,
+        # Only a whole series can be told from its results, so each file is read to find its series.
+        (lambda *_: False) if is_grouped else partial(files.has_newer_results, settings.name),
+        limits,
+        drops,
+    )
+    if not is_grouped:
+        return source
+    rules = rules_for("live", settings.series_pattern)
+    grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds)
+    return GroupedSource(source, grouping)
 
 
 def _load_recognisers(

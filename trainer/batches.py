@@ -6,6 +6,7 @@ step, with any number of workers, and sees the same frames.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,13 +15,16 @@ from scipy.fft import next_fast_len
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from daemon.atoms import SUPPORT
 from daemon.recognition.preprocess import prepare
+from daemon.recognition.series_input import prepare_series
 from trainer.microscope import draw_exposure, draw_optics, take, vacuum
 from trainer.network import STRIDE
 from trainer.recipe import Recipe
 from trainer.simulation import ExitWave, WaveStore
+from trainer.triplets import FRAMES, LARGEST_DISPLACEMENT_ANGSTROM, draw_displacements, draw_lenses, take_triplet
 
-MARGIN_ANGSTROM = 4.0
+MARGIN_ANGSTROM = 6.0
 """Cut off each imaged field: as far as the lens spreads what wraps around the periodic simulation."""
 
 IGNORED_RADIUS_CELLS = 2
@@ -32,11 +36,14 @@ class Batch:
     """Input and targets.
 
     Attributes:
-        images: Shape (batch, 1, height, width).
+        images: Shape (batch, channels, height, width); one channel for single frames, else those of
+            `daemon.recognition.series_input`.
         shares: Shape (batch, 1 + classes, cells, cells): nothing, and each class; they add up to 1.
         weights: Shape (batch, cells, cells): 0 where no answer is right or wrong.
         offsets: Shape (batch, 2, cells, cells): from the cell's centre to the nearest site along x and y, in cells.
         near: Shape (batch, cells, cells): true where a site is in this cell or a neighbouring one.
+        atoms: Shape (batch, cells, cells): atoms in the column of the nearest site where that is near and its atoms are
+            counted, else 0.
     """
 
     images: Tensor
@@ -44,6 +51,7 @@ class Batch:
     weights: Tensor
     offsets: Tensor
     near: Tensor
+    atoms: Tensor
 
 
 class Batches(Dataset[Batch]):
@@ -63,30 +71,60 @@ class Batches(Dataset[Batch]):
         samples = [self._sample(rng) for _ in range(self.recipe.training.batch)]
         return Batch(*(torch.from_numpy(np.stack(parts)) for parts in zip(*samples, strict=True)))
 
-    def _sample(self, rng: np.random.Generator) -> tuple[NDArray[np.float32 | np.bool_], ...]:
+    def _sample(self, rng: np.random.Generator) -> tuple[NDArray[Any], ...]:
         patch = self.recipe.training.patch_pixels
         exit_wave = self._exit_wave(rng)
+        image, positions = self._frame(exit_wave, rng) if self.recipe.series is None else self._series(exit_wave, rng)
+        image, positions = _crop(image, positions, patch, rng)
+        image, positions = _turn(image, positions, int(rng.integers(8)))
+        sites = Sites(positions, self._classes(exit_wave), self._counts(exit_wave), exit_wave.ignored)
+        return image, *targets(sites, patch // STRIDE, len(self.recipe.network.classes))
+
+    def _frame(self, exit_wave: ExitWave, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Take one frame: the network's input, shape (1, height, width), and the sites in its pixels."""
         optics = draw_optics(self.recipe.microscope, exit_wave.voltage_kv, rng)
         exposure = draw_exposure(self.recipe.microscope, rng)
         shot = take(exit_wave, optics, exposure, rng, MARGIN_ANGSTROM)
         prepared = prepare(shot.pixels, shot.pixel_size_angstrom, self.recipe.network.sampling_angstrom)
-        positions = prepared.from_acquired(shot.positions_px)
-        image, positions = _crop(prepared.image, positions, patch, rng)
-        image, positions = _turn(image, positions, int(rng.integers(8)))
-        classes = self._classes(exit_wave)
-        return image[None], *targets(
-            positions, classes, exit_wave.ignored, patch // STRIDE, len(self.recipe.network.classes)
+        return prepared.image[None], prepared.from_acquired(shot.positions_px)
+
+    def _series(self, exit_wave: ExitWave, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        """Take three frames: the network's input, shape (channels, height, width), and the sites in its pixels."""
+        series = self.recipe.series
+        assert series is not None
+        lenses = draw_lenses(self.recipe.microscope, series, exit_wave.voltage_kv, rng)
+        exposure = draw_exposure(self.recipe.microscope, rng)
+        order = rng.permutation(FRAMES)
+        displacement = draw_displacements(rng, int(np.argmin(order)))
+        triplet = take_triplet(exit_wave, lenses, exposure, displacement, order, rng, MARGIN_ANGSTROM)
+        measured = displacement + rng.uniform(*series.alignment_error_angstrom) * rng.standard_normal((FRAMES, 2))
+        measured[triplet.first] = 0.0
+        prepared = prepare_series(
+            [shot.pixels for shot in triplet.shots],
+            triplet.reference.pixel_size_angstrom,
+            self.recipe.network.sampling_angstrom,
+            measured,
+            lenses.nominal_defocus_angstrom if series.told_defocus else None,
         )
+        return prepared.image, prepared.from_acquired(triplet.reference.positions_px)
 
     def _exit_wave(self, rng: np.random.Generator) -> ExitWave:
         simulation = self.recipe.simulation
         sampling = simulation.field_angstrom / simulation.field_pixels
         needed = self.recipe.training.patch_pixels * self.recipe.network.sampling_angstrom + 2 * MARGIN_ANGSTROM + 1.5
+        if self.recipe.series is not None:
+            needed += 4 * LARGEST_DISPLACEMENT_ANGSTROM
         side = min(simulation.field_pixels, next_fast_len(math.ceil(needed / sampling)))
         if rng.random() < self.recipe.training.empty_share:
             return vacuum(side, sampling, simulation.voltage_kv)
         row, column = rng.integers(0, simulation.field_pixels - side + 1, 2)
         return self.store.read(int(rng.integers(len(self.store))), (int(row), int(column), side))
+
+    def _counts(self, exit_wave: ExitWave) -> NDArray[np.int16]:
+        """Atoms of each site as far as the network counts them: of metal, and up to its deepest column."""
+        deepest = self.recipe.network.deepest_column
+        counted = np.array([name != SUPPORT for name in exit_wave.species], bool)
+        return np.where(counted, np.minimum(exit_wave.atom_counts, deepest), 0).astype(np.int16)
 
     def _classes(self, exit_wave: ExitWave) -> NDArray[np.int64]:
         names = self.recipe.network.classes
@@ -99,37 +137,55 @@ class Batches(Dataset[Batch]):
 def _crop(
     image: NDArray[np.float32], positions: NDArray[np.float64], side: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    row, column = (int(rng.integers(0, extent - side + 1)) for extent in image.shape)
-    return image[row : row + side, column : column + side], positions - (column, row)
+    row, column = (int(rng.integers(0, extent - side + 1)) for extent in image.shape[1:])
+    return image[:, row : row + side, column : column + side], positions - (column, row)
 
 
 def _turn(
     image: NDArray[np.float32], positions: NDArray[np.float64], symmetry: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Apply one of the eight symmetries of the square."""
-    last = image.shape[0] - 1
+    last = image.shape[1] - 1
     if symmetry & 1:
-        image, positions = image[:, ::-1], np.stack([last - positions[:, 0], positions[:, 1]], axis=1)
+        image, positions = image[:, :, ::-1], np.stack([last - positions[:, 0], positions[:, 1]], axis=1)
     if symmetry & 2:
-        image, positions = image[::-1], np.stack([positions[:, 0], last - positions[:, 1]], axis=1)
+        image, positions = image[:, ::-1], np.stack([positions[:, 0], last - positions[:, 1]], axis=1)
     if symmetry & 4:
-        image, positions = image.T, positions[:, ::-1]
+        image, positions = image.transpose(0, 2, 1), positions[:, ::-1]
     return np.ascontiguousarray(image), positions
 
 
+@dataclass(frozen=True)
+class Sites:
+    """What stands in an input.
+
+    Attributes:
+        positions: Shape (sites, 2), x and y in input pixels.
+        classes: Shape (sites,), index of each site's class.
+        counts: Shape (sites,), atoms, or 0 where they are not counted.
+        ignored: Shape (sites,), true where no answer is right or wrong.
+    """
+
+    positions: NDArray[np.float64]
+    classes: NDArray[np.int64]
+    counts: NDArray[np.int16]
+    ignored: NDArray[np.bool_]
+
+
 def targets(
-    positions: NDArray[np.float64], classes: NDArray[np.int64], ignored: NDArray[np.bool_], cells: int, class_count: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
-    """What the network should answer for sites at these positions (input pixels); see `Batch`.
+    sites: Sites, cells: int, class_count: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+    """What the network should answer; see `Batch`.
 
     A site's unit of probability is shared between the four cells around it in proportion to nearness, so that the
     answer moves smoothly when a site crosses a cell's border.
     """
-    cell_positions = (positions - (STRIDE - 1) / 2) / STRIDE
+    cell_positions = (sites.positions - (STRIDE - 1) / 2) / STRIDE
     shares = np.zeros((1 + class_count, cells, cells), np.float32)
     weights = np.ones((cells, cells), np.float32)
     near = np.zeros((cells, cells), bool)
     offsets = np.zeros((2, cells, cells), np.float32)
+    atoms = np.zeros((cells, cells), np.int64)
 
     def cells_around(
         points: NDArray[np.float64], reach: int
@@ -142,9 +198,9 @@ def targets(
         inside = (rows >= 0) & (rows < cells) & (columns >= 0) & (columns < cells)
         return rows[inside], columns[inside], site[inside]
 
-    rows, columns, _ = cells_around(cell_positions[ignored], IGNORED_RADIUS_CELLS)
+    rows, columns, _ = cells_around(cell_positions[sites.ignored], IGNORED_RADIUS_CELLS)
     weights[rows, columns] = 0
-    labelled, labelled_classes = cell_positions[~ignored], classes[~ignored]
+    labelled, labelled_classes = cell_positions[~sites.ignored], sites.classes[~sites.ignored]
     rows, columns, site = cells_around(labelled, LABELLED_REACH_CELLS)
     weights[rows, columns] = 1
     distance = labelled[site] - np.stack([columns, rows], axis=1)
@@ -156,7 +212,8 @@ def targets(
     rows, columns = rows[order], columns[order]
     offsets[:, rows, columns] = distance[order].T
     near[rows, columns] = True
+    atoms[rows, columns] = sites.counts[~sites.ignored][site[order]]
     occupied = shares[1:].sum(axis=0)
     shares[1:] /= np.maximum(occupied, 1)
     shares[0] = 1 - np.minimum(occupied, 1)
-    return shares, weights, offsets, near
+    return shares, weights, offsets, near, atoms

@@ -19,6 +19,7 @@ class Exposure:
         dose_per_square_angstrom: Electrons per Å² where there is vacuum and the illumination is even.
         blur_angstrom: Standard deviation of vibration and thermal motion.
         drift_angstrom: Movement along x and y during the exposure.
+        displacement_angstrom: How far along x and y the specimen stands from where its exit wave has it.
         mtf_half: Fraction of the Nyquist frequency at which the scintillator's transfer has fallen half way.
         mtf_power: How steeply it falls.
         mtf_floor: What remains at high frequencies: 1 for an ideal counter.
@@ -32,6 +33,7 @@ class Exposure:
     dose_per_square_angstrom: float
     blur_angstrom: float = 0.0
     drift_angstrom: tuple[float, float] = (0.0, 0.0)
+    displacement_angstrom: tuple[float, float] = (0.0, 0.0)
     mtf_half: float = 1.0
     mtf_power: float = 2.0
     mtf_floor: float = 1.0
@@ -109,6 +111,10 @@ def expected_counts(image: Tensor, sampling_angstrom: float, exposure: Exposure)
         * torch.sinc(pixel_size * x)
         * torch.sinc(pixel_size * y)
     )
+    if any(exposure.displacement_angstrom):
+        along_x, along_y = exposure.displacement_angstrom
+        turns = along_x * x + along_y * y
+        transfer = torch.polar(transfer, -2 * math.pi * turns)
     spectrum = _resize_spectrum(torch.fft.rfft2(image) * transfer, side, pixels)
     per_pixel = exposure.dose_per_square_angstrom * pixel_size**2
     counts: Tensor = torch.fft.irfft2(spectrum, s=(pixels, pixels)) * ((pixels / side) ** 2 * per_pixel)

@@ -3,7 +3,7 @@
 import hashlib
 import importlib.metadata
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,14 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import logsumexp
 
+from daemon.atoms import SUPPORT
+from daemon.recognition.calibrate import calibration_features
 from daemon.recognition.package import Calibration, Manifest, ModelPackage
-from daemon.recognition.recogniser import Recogniser, calibration_features
-from trainer.evaluation.scores import NORMAL_MEDIAN_DEVIATION, outcome_of
+from daemon.recognition.recogniser import Recogniser
+from trainer.evaluation.scores import NORMAL_MEDIAN_DEVIATION, Outcome, outcome_of
 from trainer.evaluation.truth import LabelledFrame
 from trainer.network import INPUT_MULTIPLE, STRIDE, SiteNetwork
 from trainer.recipe import Recipe
@@ -29,7 +32,7 @@ PACKAGES = ("torch", "abtem", "ase", "numpy", "scipy", "onnx", "opencv-python-he
 
 def export_network(network: SiteNetwork, path: Path) -> None:
     """Write a network as ONNX with free height and width."""
-    example = torch.zeros(1, 1, 8 * INPUT_MULTIPLE, 6 * INPUT_MULTIPLE)
+    example = torch.zeros(1, network.channels, 8 * INPUT_MULTIPLE, 6 * INPUT_MULTIPLE)
     height, width = torch.export.Dim("height_16", min=1), torch.export.Dim("width_16", min=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -56,15 +59,17 @@ def write_manifest(
     manifest = Manifest(
         name=recipe.name,
         version=recipe.version,
-        task="positions",
+        task=recipe.task,
         specimen=recipe.specimen,
         kind=recipe.kind,
-        input_frames=1,
+        input_frames=1 if recipe.series is None else 3,
         sampling_angstrom=recipe.network.sampling_angstrom,
         stride=STRIDE,
         input_multiple=INPUT_MULTIPLE,
         receptive_field_pixels=network.receptive_field_pixels,
         classes=recipe.network.classes,
+        deepest_column=recipe.network.deepest_column,
+        told_defocus=recipe.series is not None and recipe.series.told_defocus,
         ranges=recipe.ranges,
         probability_threshold=recipe.probability_threshold if calibration else CANDIDATE_PROBABILITY,
         calibration=calibration or Calibration(),
@@ -81,15 +86,15 @@ def write_manifest(
 
 
 def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame]) -> Calibration:
-    """Fit probability and sigma on held-out frames, through the daemon's own recogniser.
+    """Fit what the network says of itself to held-out frames or series, through the daemon's own recogniser.
 
     Probability by logistic regression of "was there a site" on the network's probability and sigma; sigma by the ratio
-    of true errors to those stated.
+    of true errors to those stated; the temperatures by the likelihood of the true classes and numbers of atoms.
     """
     recogniser = Recogniser(uncalibrated)
-    probabilities, sigmas, hits, errors = [], [], [], []
+    probabilities, sigmas, hits, errors, species, atoms = [], [], [], [], [], []
     for labelled in frames:
-        outcome = outcome_of(recogniser.recognise(labelled.frame), labelled)
+        outcome = outcome_of(recogniser.recognise(labelled.subject), labelled)
         found, false = outcome.matching.pairs[:, 0], outcome.matching.false
         judged = np.concatenate([found, false])
         table = outcome.recognition.table
@@ -97,6 +102,8 @@ def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame])
         sigmas.append(table.column("sigma_angstrom").to_numpy()[judged])
         hits.append(np.arange(len(judged)) < len(found))
         errors.append(outcome.errors_over_sigma.ravel())
+        species.append(_said_of_true_species(outcome, uncalibrated.manifest.classes))
+        atoms.append(_said_of_true_counts(outcome, uncalibrated.manifest.deepest_column))
     if not any(hit.any() for hit in hits):  # after a smoke run, say: there is nothing to fit
         return Calibration()
     slope, sigma_slope, offset = _logistic_regression(
@@ -105,8 +112,49 @@ def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame])
     # The median ignores the few matches by chance that a mean of squares would follow.
     scale = float(np.median(np.abs(np.concatenate(errors))) / NORMAL_MEDIAN_DEVIATION)
     return Calibration(
-        probability_slope=slope, probability_sigma_slope=sigma_slope, probability_offset=offset, sigma_scale=scale
+        probability_slope=slope,
+        probability_sigma_slope=sigma_slope,
+        probability_offset=offset,
+        sigma_scale=scale,
+        species_temperature=_temperature(species),
+        atoms_temperature=_temperature(atoms),
     )
+
+
+Answers = tuple[NDArray[np.floating[Any]], NDArray[np.int64]]
+"""What the network said, shape (n, answers), probabilities that add up to 1; and which answer was right, shape (n,)."""
+
+
+def _said_of_true_species(outcome: Outcome, classes: tuple[str, ...]) -> Answers:
+    found, true = outcome.matching.pairs.T
+    # A model that tells no element calls each of them metal.
+    names = [name if name in classes else "metal" for name in np.array(outcome.labelled.species)[true].tolist()]
+    assert outcome.recognition.peaks is not None
+    return outcome.recognition.peaks.class_probability[found], np.array([classes.index(name) for name in names], int)
+
+
+def _said_of_true_counts(outcome: Outcome, deepest_column: int) -> Answers:
+    assert outcome.recognition.peaks is not None
+    said, counts = outcome.recognition.peaks.atoms_probability, outcome.labelled.atom_counts
+    if said is None or counts is None:
+        return np.zeros((0, 1)), np.zeros(0, int)
+    found, true = outcome.matching.pairs.T
+    counted = np.array(outcome.labelled.species)[true] != SUPPORT
+    return said[found[counted]], np.minimum(counts[true[counted]], deepest_column).astype(int) - 1
+
+
+def _temperature(answers: Sequence[Answers]) -> float:
+    """The temperature under which the right answers are most probable, see `daemon.recognition.package.Calibration`."""
+    said = np.log(np.clip(np.concatenate([said for said, _ in answers]), 1e-9, None))
+    right = np.concatenate([right for _, right in answers])
+    if said.shape[1] < 2 or not len(right):
+        return 1.0
+
+    def surprise(log_temperature: float) -> float:
+        cooled = said * np.exp(-log_temperature)
+        return float((logsumexp(cooled, axis=1) - cooled[np.arange(len(right)), right]).mean())
+
+    return float(np.exp(minimize_scalar(surprise, bounds=(-2.0, 2.0), method="bounded").x))
 
 
 def _logistic_regression(

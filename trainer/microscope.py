@@ -1,7 +1,7 @@
 """The whole microscope at a random moment: draws the conditions of a frame and takes it."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ another shows a perfect honeycomb in the wrong place: half a lattice vector off,
 Such frames teach nothing but to guess.
 """
 
+FINE_PIXEL_ANGSTROM = 0.08
+FINE_PIXEL_SHARE = 0.03
+
 
 @dataclass(frozen=True)
 class Shot:
@@ -41,17 +44,24 @@ class Shot:
 
 
 def take(
-    exit_wave: ExitWave, optics: Optics, exposure: Exposure, rng: np.random.Generator, margin_angstrom: float
+    exit_wave: ExitWave,
+    optics: Optics,
+    exposure: Exposure,
+    rng: np.random.Generator,
+    margin_angstrom: float,
+    moment: int = 0,
 ) -> Shot:
-    """Image an exit wave and cut off the margin into which the periodic simulation wraps."""
-    image = intensity(torch.from_numpy(exit_wave.wave), exit_wave.sampling_angstrom, optics)
+    """Image an exit wave, defocus counted from its sites, and cut off the margin into which the simulation wraps."""
+    at_exit_plane = replace(optics, c10=optics.c10 - exit_wave.depth_angstrom)
+    image = intensity(torch.from_numpy(exit_wave.at(moment)), exit_wave.sampling_angstrom, at_exit_plane)
     frame = expose(image, exit_wave.sampling_angstrom, exposure, rng)
+    displaced = exit_wave.positions_angstrom + np.array(exposure.displacement_angstrom, np.float32)
     pixel_size = actual_pixel_size(image.shape[-1], exit_wave.sampling_angstrom, exposure)
     margin = math.ceil(margin_angstrom / pixel_size)
     return Shot(
         pixels=np.ascontiguousarray(frame[margin : len(frame) - margin, margin : len(frame) - margin]),
         pixel_size_angstrom=pixel_size,
-        positions_px=exit_wave.positions_angstrom / pixel_size - margin,
+        positions_px=displaced / pixel_size - margin,
     )
 
 
@@ -94,7 +104,7 @@ def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposur
     scintillator = rng.random() < 0.75
     processed = rng.random() < 0.25
     return Exposure(
-        pixel_size_angstrom=_log_uniform(rng, recipe.pixel_size_angstrom),
+        pixel_size_angstrom=_pixel_size(rng, recipe.pixel_size_angstrom),
         dose_per_square_angstrom=_log_uniform(rng, recipe.dose_per_square_angstrom),
         blur_angstrom=_uniform(rng, recipe.blur_angstrom),
         drift_angstrom=(drift * math.cos(angle), drift * math.sin(angle)),
@@ -118,6 +128,7 @@ def vacuum(side: int, sampling_angstrom: float, voltage_kv: float) -> ExitWave:
         species=(),
         ignored=np.zeros(0, bool),
         atom_counts=np.zeros(0, np.int16),
+        depth_angstrom=0.0,
     )
 
 
@@ -127,6 +138,15 @@ def _uniform(rng: np.random.Generator, limits: Range) -> float:
 
 def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
     return float(np.exp(rng.uniform(*np.log(limits))))
+
+
+def _pixel_size(rng: np.random.Generator, limits: Range) -> float:
+    # Pixels much finer than the network's show it nothing new, and exposing that many of them takes long.
+    low, high = limits
+    if not low < FINE_PIXEL_ANGSTROM < high:
+        return _log_uniform(rng, limits)
+    fine = rng.random() < FINE_PIXEL_SHARE
+    return _log_uniform(rng, (low, FINE_PIXEL_ANGSTROM) if fine else (FINE_PIXEL_ANGSTROM, high))
 
 
 def _aberration(rng: np.random.Generator, limits: Range, unit: float = 1.0) -> Aberration:

@@ -43,33 +43,48 @@ class SiteNetwork(nn.Module):
     """Finds sites.
 
     Args:
-        frames: Frames of one input, 1 or 3.
+        channels: Of its input.
         classes: Kinds of site it tells apart.
+        deepest_column: Atoms in the deepest column it counts, 0 for a network that does not count.
+        hidden: Channels of the input that it does not get to see.
         widths: Channels at strides 2, 4, 8 and 16.
         depths: Residual blocks at strides 2, 4, 8 and 16 on the way down; the way up has one each.
     """
 
-    def __init__(self, frames: int, classes: int, widths: Sequence[int], depths: Sequence[int]) -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        widths: Sequence[int],
+        depths: Sequence[int],
+        *,
+        deepest_column: int = 0,
+        hidden: Sequence[int] = (),
+    ) -> None:
         super().__init__()
-        self.stem = _step(frames, widths[0], 6, 2)
+        shown = torch.ones(1, channels, 1, 1)
+        shown[:, list(hidden)] = 0.0
+        self.channels = channels
+        self.shown = nn.Buffer(shown, persistent=False) if hidden else None
+        self.stem = _step(channels, widths[0], 6, 2)
         self.down = nn.ModuleList(_step(widths[i], widths[i + 1], 4, 2) for i in range(len(widths) - 1))
         self.encoders = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
         )
         self.up = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
         self.decoders = nn.ModuleList(Residual(width) for width in widths[:-1])
-        self.logits = nn.Conv2d(widths[0], 1 + classes, 1)
+        self.logits = nn.Conv2d(widths[0], 1 + classes + deepest_column, 1)
         self.geometry = nn.Conv2d(widths[0], GEOMETRY_CHANNELS, 1)
         # Most cells are empty: starting from that belief spares the first hundreds of steps.
         nn.init.zeros_(self.logits.weight)
-        self.logits.bias = nn.Parameter(torch.tensor([3.0] + [0.0] * classes))
+        self.logits.bias = nn.Parameter(torch.tensor([3.0] + [0.0] * (classes + deepest_column)))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (batch, frames, height, width) to (batch, 1 + classes + 3, height / 2, width / 2).
+        """Map (batch, channels, height, width) to (batch, 1 + classes + deepest_column + 3, height / 2, width / 2).
 
         Height and width must be multiples of 16. The channels are those of `daemon.recognition.peaks.find_peaks`.
         """
-        features = self.stem(images)
+        features = self.stem(images if self.shown is None else images * self.shown)
         skips = []
         for level, encoder in enumerate(self.encoders):
             if level:

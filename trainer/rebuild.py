@@ -6,20 +6,25 @@ from pathlib import Path
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
 from trainer.card import write_card
-from trainer.evaluation.reference_limits import reference_limits
+from trainer.evaluation.reference_limits import reference_limits, triplet_limits
 from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
+from trainer.evaluation.series_report import write_series_report
 from trainer.export import export_network, fit_calibration, write_manifest
 from trainer.heldout import (
     calibration_frames,
     empty_frames,
+    held_out_simulation,
     range_frames,
     reference_exposure,
     reference_frames,
+    reference_lenses,
     reference_optics,
 )
+from trainer.optics import Optics
 from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
 from trainer.training import Training, train
+from trainer.triplets import Lenses
 
 TEST_SEED = 1
 CALIBRATION_SEED = 2
@@ -32,30 +37,35 @@ class Workspace:
 
     recipe: Recipe
     folder: Path
+    waves: Path | None = None
+    """Where the exit waves are, if not in the same folder."""
 
     @property
     def package_folder(self) -> Path:
         """Where the finished model package is written."""
         return self.folder / "package" / self.recipe.name
 
-    def _held_out(self, name: str) -> WaveStore:
-        return WaveStore.open(self.folder / name, self.recipe.evaluation.shards)
-
     @property
-    def _checkpoint(self) -> Path:
-        return self.folder / "training" / "checkpoint.pt"
+    def middle_alone(self) -> "Workspace | None":
+        """That of the same network shown but the middle frame of each series: what a triplet is measured against."""
+        series = self.recipe.series
+        if series is None or series.middle_alone:
+            return None
+        alone = self.recipe.model_copy(update={"series": series.model_copy(update={"middle_alone": True})})
+        return Workspace(alone, self.folder / "middle_alone", self.folder)
 
     def simulate(self) -> None:
         """Simulate the exit waves for training, for calibration and for the test, whatever of them is missing."""
-        held_out = self.recipe.simulation.model_copy(update={"shards": self.recipe.evaluation.shards})
+        held_out = held_out_simulation(self.recipe)
         simulate_store(held_out, self.recipe.seed + TEST_SEED, self.folder / "evaluation")
         simulate_store(held_out, self.recipe.seed + CALIBRATION_SEED, self.folder / "calibration")
         simulate_store(self.recipe.simulation, self.recipe.seed, self.folder / "train")
 
     def train(self) -> None:
         """Train to the recipe's last step, from the last checkpoint if there is one."""
-        store = WaveStore.open(self.folder / "train", self.recipe.simulation.shards)
-        train(self.recipe, store, self._checkpoint.parent)
+        train(self.recipe, self._store("train", self.recipe.simulation.shards), self._checkpoint.parent)
+        if self.middle_alone is not None:
+            self.middle_alone.train()
 
     def export(self) -> ModelPackage:
         """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon.
@@ -63,6 +73,8 @@ class Workspace:
         Raises:
             RecipeError: Training is not finished.
         """
+        if self.middle_alone is not None:
+            self.middle_alone.export()
         training = Training(self.recipe)
         if self._checkpoint.exists():
             training.load(self._checkpoint)
@@ -72,8 +84,7 @@ class Workspace:
         network, seconds = training.average, training.seconds
         export_network(network, self.package_folder / "model.onnx")
         uncalibrated = write_manifest(network, self.recipe, self.package_folder, seconds)
-        store = self._held_out("calibration")
-        frames = calibration_frames(self.recipe, store, self.recipe.seed + CALIBRATION_SEED)
+        frames = calibration_frames(self.recipe, self._held_out("calibration"), self.recipe.seed + CALIBRATION_SEED)
         calibration = fit_calibration(uncalibrated, frames)
         return write_manifest(network, self.recipe, self.package_folder, seconds, calibration)
 
@@ -88,17 +99,26 @@ class Workspace:
             RANGE: list(range_frames(self.recipe, store, seed)),
             NOTHING: list(empty_frames(self.recipe, seed)),
         }
-        tuning = reference_frames(self.recipe, self._held_out("calibration"), evaluation.tuning_specimens)
-        write_report(
-            recogniser,
-            test_sets,
-            package.folder / "report",
-            tuning_frames=list(tuning),
-            limits=reference_limits(
-                self.recipe.specimen, reference_optics(self.recipe), reference_exposure(self.recipe, 1.0)
-            ),
-            real_graphene=real_graphene,
-        )
+        exposure = reference_exposure(self.recipe, 1.0)
+        if self.middle_alone is not None:
+            write_series_report(
+                recogniser,
+                test_sets,
+                package.folder / "report",
+                "heights" if self.recipe.task == "heights" else "species",
+                Recogniser(ModelPackage.load(self.middle_alone.package_folder)),
+                triplet_limits(self.recipe.specimen, _optics_of_series(self.recipe), exposure),
+            )
+        else:
+            tuning = reference_frames(self.recipe, self._held_out("calibration"), evaluation.tuning_specimens)
+            write_report(
+                recogniser,
+                test_sets,
+                package.folder / "report",
+                tuning_frames=list(tuning),
+                limits=reference_limits(self.recipe.specimen, reference_optics(self.recipe), exposure),
+                real_graphene=real_graphene,
+            )
         write_card(package, self.recipe)
 
     def rebuild(self) -> None:
@@ -107,3 +127,18 @@ class Workspace:
         self.train()
         self.export()
         self.evaluate()
+
+    def _held_out(self, name: str) -> WaveStore:
+        return self._store(name, self.recipe.evaluation.shards)
+
+    def _store(self, name: str, shards: int) -> WaveStore:
+        return WaveStore.open((self.waves or self.folder) / name, shards)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "training" / "checkpoint.pt"
+
+
+def _optics_of_series(recipe: Recipe) -> dict[str, tuple[Optics, ...]]:
+    lenses = reference_lenses(recipe)
+    return {name: lens.optics for name, lens in lenses.items() if isinstance(lens, Lenses)}

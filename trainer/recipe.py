@@ -20,7 +20,7 @@ class _Section(BaseModel):
 class SimulationRecipe(_Section):
     """Which specimens, how many, and the multislice grid."""
 
-    mixture: dict[Literal["graphene", "nanoparticle", "film"], float]
+    mixture: dict[Literal["graphene", "nanoparticle", "gold", "mos2", "film"], float]
     """Relative share of each kind of specimen."""
     shards: Annotated[int, Field(ge=1)]
     specimens_per_shard: Annotated[int, Field(ge=1)]
@@ -29,13 +29,15 @@ class SimulationRecipe(_Section):
     field_pixels: Annotated[int, Field(ge=64)]
     """Grid points along that side."""
     voltage_kv: float
+    moments: Annotated[int, Field(ge=1)] = 1
+    """Exit waves of each specimen: other thermal displacements, and now and then an atom that hopped."""
 
 
 class MicroscopeRecipe(_Section):
     """What is drawn at random for each frame; a pair is the lowest and the highest value."""
 
     defocus_angstrom: Range
-    """Underfocus is positive: minus C10."""
+    """Underfocus is positive: minus C10. Of a series, that of its middle frame."""
     wide_defocus_angstrom: Range
     """A second, wider range, from which one frame in six is drawn."""
     spherical_aberration_um: Range
@@ -55,11 +57,30 @@ class MicroscopeRecipe(_Section):
     dose_per_square_angstrom: Range
 
 
+class SeriesRecipe(_Section):
+    """How three frames of one area differ; a pair is the lowest and the highest value."""
+
+    defocus_step_angstrom: Range
+    """Between neighbouring frames."""
+    step_error_angstrom: Annotated[float, Field(ge=0)]
+    """Standard deviation by which each frame's defocus misses what was asked for."""
+    zero_error_angstrom: Annotated[float, Field(ge=0)]
+    """Standard deviation by which the whole series misses it: nobody knows zero."""
+    alignment_error_angstrom: Range
+    """Standard deviation along each axis of what is left of the drift after alignment."""
+    told_defocus: bool
+    """Whether the network is given the defocus that was asked for."""
+    middle_alone: bool = False
+    """Show the network the middle frame only: what one frame of the three is worth."""
+
+
 class NetworkRecipe(_Section):
     """The network's shape; see `trainer.network.SiteNetwork`."""
 
     sampling_angstrom: float
     classes: tuple[str, ...]
+    deepest_column: Annotated[int, Field(ge=0)] = 0
+    """Atoms in the deepest column that is counted; 0 for a network that does not count."""
     widths: tuple[int, ...]
     depths: tuple[int, ...]
 
@@ -73,6 +94,21 @@ class TrainingRecipe(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
     empty_share: Annotated[float, Field(ge=0, lt=1)]
     """Share of frames of vacuum only."""
+
+
+class SeriesEvaluationRecipe(_Section):
+    """How series are held out: with all of their drift, which takes larger fields than training's."""
+
+    field_angstrom: Annotated[float, Field(gt=10)]
+    field_pixels: Annotated[int, Field(ge=64)]
+    defocus_step_angstrom: float
+    """Of the reference conditions."""
+    drift_angstrom: Annotated[float, Field(ge=0)]
+    """The farthest that a frame drifts from the one taken first."""
+
+    def smoke(self) -> Self:
+        """Shrink the field, and the drift that eats it."""
+        return self.model_copy(update={"field_angstrom": 48.0, "field_pixels": 320, "drift_angstrom": 4.0})
 
 
 class EvaluationRecipe(_Section):
@@ -92,7 +128,9 @@ class EvaluationRecipe(_Section):
     pixel_size_angstrom: float
     focal_spread_angstrom: float
     conditions: dict[str, tuple[float, float]]
-    """By name: Cs in µm and C10 in Å of each reference condition."""
+    """By name: Cs in µm and C10 in Å of each reference condition; C10 of a series is that of its middle frame."""
+    series: SeriesEvaluationRecipe | None = None
+    """Given where the recipe has `series`."""
 
 
 class Recipe(_Section):
@@ -100,18 +138,29 @@ class Recipe(_Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: str
-    specimen: Literal["graphene", "nanoparticle"]
+    specimen: Literal["graphene", "nanoparticle", "mos2"]
     kind: Literal["atom", "column"]
     seed: int
     probability_threshold: Annotated[float, Field(gt=0, lt=1)]
     """What has a calibrated probability of less is not reported. Half of the F1 that can be reached is the best for F1;
     higher ones find less where nothing is."""
+    remarks: str = ""
+    """What the model card says about where the figures stop, and why."""
     ranges: StatedRanges
     simulation: SimulationRecipe
     microscope: MicroscopeRecipe
+    series: SeriesRecipe | None = None
+    """None for a network that takes single frames."""
     network: NetworkRecipe
     training: TrainingRecipe
     evaluation: EvaluationRecipe
+
+    @property
+    def task(self) -> Literal["positions", "species", "heights"]:
+        """What the model is for."""
+        if self.network.deepest_column:
+            return "heights"
+        return "species" if "vacancy" in self.network.classes else "positions"
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -145,6 +194,7 @@ class Recipe(_Section):
                         "empty_frames": 1,
                         "tuning_specimens": 1,
                         "doses_per_square_angstrom": self.evaluation.doses_per_square_angstrom[-2:],
+                        "series": self.evaluation.series and self.evaluation.series.smoke(),
                     }
                 ),
             }

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import abtem
@@ -18,17 +18,34 @@ from tqdm import tqdm
 from trainer.recipe import RecipeError, SimulationRecipe
 from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
-from trainer.specimens.nanoparticle import random_nanoparticle
+from trainer.specimens.hopping import hopped
+from trainer.specimens.mos2 import random_mos2
+from trainer.specimens.nanoparticle import random_gold, random_nanoparticle
 from trainer.specimens.specimen import Specimen
 
 SPECIMENS: dict[str, Callable[[np.random.Generator, float], Specimen]] = {
     "graphene": random_graphene,
+    "mos2": random_mos2,
     "nanoparticle": random_nanoparticle,
+    "gold": random_gold,
     "film": random_amorphous_film,
 }
 
-THERMAL_RMS_ANGSTROM = {"C": 0.05, "O": 0.07, "Mg": 0.06, "Ti": 0.07, "Ce": 0.06, "Ag": 0.09, "Au": 0.085}
-"""Displacement at room temperature along each axis, rounded from tabulated Debye-Waller factors."""
+THERMAL_RMS_ANGSTROM = {
+    "C": 0.05,
+    "O": 0.07,
+    "Mg": 0.06,
+    "Ti": 0.07,
+    "Ce": 0.06,
+    "Ag": 0.09,
+    "Au": 0.085,
+    "Mo": 0.06,
+    "S": 0.075,
+    "W": 0.05,
+    "Re": 0.05,
+}
+"""Displacement at room temperature along each axis, rounded from tabulated Debye-Waller factors; those of MoS2 from its
+Debye temperatures."""
 
 OTHER_THERMAL_RMS_ANGSTROM = 0.075
 
@@ -39,12 +56,16 @@ class ExitWave:
 
     Attributes:
         wave: Shape (height, width), complex64; 1 where there is vacuum.
+        later_waves: The same at later moments: other thermal displacements, and perhaps an atom that hopped.
         sampling_angstrom: Å per grid point; point (row, column) lies at y = row · sampling, x = column · sampling.
         voltage_kv: Accelerating voltage.
         positions_angstrom: Shape (sites, 2), x and y.
         species: Name of each site.
         ignored: Shape (sites,), see `Specimen.site_ignored`.
         atom_counts: Shape (sites,).
+        depth_angstrom: How far the sites lie before the plane of the wave, on average: from where the beam leaves each
+            site's last atom. Lenses count their defocus from there, or a sheet with dirt behind it would be out of
+            focus by the height of its dirt.
     """
 
     wave: NDArray[np.complex64]
@@ -54,15 +75,27 @@ class ExitWave:
     species: tuple[str, ...]
     ignored: NDArray[np.bool_]
     atom_counts: NDArray[np.int16]
+    depth_angstrom: float
+    later_waves: tuple[NDArray[np.complex64], ...] = ()
+
+    def at(self, moment: int) -> NDArray[np.complex64]:
+        """The wave of a moment, or of the last one there is."""
+        return (self.wave, *self.later_waves)[: moment + 1][-1]
 
 
-def simulate(specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.Generator) -> ExitWave:
-    """Send a plane wave through one thermal snapshot of a specimen.
+def simulate(
+    specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.Generator, moments: int = 1
+) -> ExitWave:
+    """Send a plane wave through one thermal snapshot of a specimen, or through one for each of several moments.
 
     One snapshot, not an average: the labels stand where the snapshot's atoms stand, so they stay exact. The blur of
     many snapshots is among those drawn by `trainer.microscope`.
     """
     moved = _displace(specimen, rng)
+    later_waves = []
+    for _ in range(moments - 1):
+        specimen = hopped(specimen, rng)
+        later_waves.append(multislice(_displace(specimen, rng).atoms, pixels, voltage_kv))
     return ExitWave(
         wave=multislice(moved.atoms, pixels, voltage_kv),
         sampling_angstrom=float(specimen.atoms.cell[0, 0]) / pixels,
@@ -71,13 +104,15 @@ def simulate(specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.
         species=specimen.site_species,
         ignored=specimen.site_ignored,
         atom_counts=specimen.site_atom_counts.astype(np.int16),
+        depth_angstrom=_depth(moved),
+        later_waves=tuple(later_waves),
     )
 
 
-def multislice(atoms: Atoms, pixels: int, voltage_kv: float) -> NDArray[np.complex64]:
+def multislice(atoms: Atoms, pixels: int, voltage_kv: float, slice_angstrom: float = 2.0) -> NDArray[np.complex64]:
     """Shape (pixels, pixels), rows along y: what remains of a plane wave behind atoms that stand still."""
     with abtem.config.set({"fft": "fftw", "fftw.threads": 1, "precision": "float32"}):
-        potential = abtem.Potential(atoms, gpts=pixels, slice_thickness=2.0, parametrization="lobato")
+        potential = abtem.Potential(atoms, gpts=pixels, slice_thickness=slice_angstrom, parametrization="lobato")
         wave = abtem.PlaneWave(energy=voltage_kv * 1e3).multislice(potential, lazy=False)
     return np.ascontiguousarray(wave.array.T).astype(np.complex64)  # abTEM's arrays are [x, y]
 
@@ -89,7 +124,16 @@ def _displace(specimen: Specimen, rng: np.random.Generator) -> Specimen:
     strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
     atoms.positions += strength * rms[:, None] * rng.standard_normal((len(atoms), 3))
     atoms.positions[:, 2] = np.clip(atoms.positions[:, 2], 0.01, atoms.cell[2, 2] - 0.01)
-    return Specimen(atoms, specimen.site_of_atom, specimen.site_species, specimen.site_ignored)
+    return replace(specimen, atoms=atoms)
+
+
+def _depth(specimen: Specimen) -> float:
+    labelled = specimen.site_of_atom >= 0
+    if not labelled.any():
+        return 0.0
+    last = np.zeros(len(specimen.site_species))
+    np.maximum.at(last, specimen.site_of_atom[labelled], specimen.atoms.positions[labelled, 2])
+    return float(specimen.atoms.cell[2, 2] - last[specimen.site_atom_counts > 0].mean())
 
 
 def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: int | None = None) -> None:
@@ -147,21 +191,23 @@ def _simulate_shard(recipe: SimulationRecipe, seed: int, shard: int, folder: Pat
         for index in range(recipe.specimens_per_shard):
             name = rng.choice(names, p=np.array(weights) / sum(weights))
             specimen = SPECIMENS[name](rng, recipe.field_angstrom)
-            _write(file.create_group(str(index)), simulate(specimen, recipe.field_pixels, recipe.voltage_kv, rng))
+            exit_wave = simulate(specimen, recipe.field_pixels, recipe.voltage_kv, rng, recipe.moments)
+            _write(file.create_group(str(index)), exit_wave)
     partial.replace(path)
 
 
 def _write(group: h5py.Group, exit_wave: ExitWave) -> None:
     # Half precision of the difference to vacuum: a thousandth of the scattered amplitude, far below any counting noise.
-    difference = exit_wave.wave - 1
-    halves = np.stack([difference.real, difference.imag]).astype(np.float16)
-    group.create_dataset("wave", data=halves, chunks=(1, *_chunk(halves.shape[1:])))
+    difference = np.stack([exit_wave.wave, *exit_wave.later_waves]) - 1
+    halves = np.stack([difference.real, difference.imag], axis=1).astype(np.float16)
+    group.create_dataset("waves", data=halves, chunks=(1, 1, *_chunk(halves.shape[2:])))
     group["positions_angstrom"] = exit_wave.positions_angstrom
-    group["species"] = np.array(exit_wave.species, dtype="S8")
+    group["species"] = np.array(exit_wave.species, dtype="S16")
     group["ignored"] = exit_wave.ignored
     group["atom_counts"] = exit_wave.atom_counts
     group.attrs["sampling_angstrom"] = exit_wave.sampling_angstrom
     group.attrs["voltage_kv"] = exit_wave.voltage_kv
+    group.attrs["depth_angstrom"] = exit_wave.depth_angstrom
 
 
 def _chunk(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -206,16 +252,19 @@ class WaveStore:
         shard, item = divmod(index, self.specimens_per_shard)
         with h5py.File(_shard_path(self.folder, shard), "r") as file:
             group = file[str(item)]
-            row, column, side = window or (0, 0, group["wave"].shape[1])
-            real, imaginary = group["wave"][:, row : row + side, column : column + side].astype(np.float32)
+            row, column, side = window or (0, 0, group["waves"].shape[-1])
+            parts = group["waves"][:, :, row : row + side, column : column + side].astype(np.float32)
+            wave, *later_waves = (1 + parts[:, 0] + 1j * parts[:, 1]).astype(np.complex64)
             sampling = float(group.attrs["sampling_angstrom"])
             corner = np.array([column, row], np.float32) * sampling
             return ExitWave(
-                wave=(1 + real + 1j * imaginary).astype(np.complex64),
+                wave=wave,
+                later_waves=tuple(later_waves),
                 sampling_angstrom=sampling,
                 voltage_kv=float(group.attrs["voltage_kv"]),
                 positions_angstrom=group["positions_angstrom"][:] - corner,
                 species=tuple(group["species"].asstr()[:]),
                 ignored=group["ignored"][:],
                 atom_counts=group["atom_counts"][:],
+                depth_angstrom=float(group.attrs["depth_angstrom"]),
             )

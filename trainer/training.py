@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from daemon.recognition.peaks import LOG_SIGMA_RANGE
+from daemon.recognition.series_input import input_channels
 from trainer.batches import Batch, Batches
 from trainer.network import SiteNetwork
 from trainer.recipe import Recipe, RecipeError, TrainingRecipe
 from trainer.simulation import WaveStore
+from trainer.triplets import FRAMES
 
 CHECKPOINT_EVERY_SECONDS = 120.0
 CURVE = "curve.jsonl"
@@ -32,6 +34,9 @@ AVERAGE_DECAY = 0.999
 GEOMETRY_WEIGHT = 0.05
 """Of the positions' likelihood against that of the occupancy; both are per site."""
 
+COUNT_WEIGHT = 0.3
+"""Of the atoms in a column against its occupancy; both are per site."""
+
 
 @dataclass
 class Losses:
@@ -39,27 +44,38 @@ class Losses:
 
     occupancy: Tensor
     geometry: Tensor
+    count: Tensor
 
     @property
     def total(self) -> Tensor:
         """The sum that is differentiated."""
-        return self.occupancy + GEOMETRY_WEIGHT * self.geometry
+        return self.occupancy + GEOMETRY_WEIGHT * self.geometry + COUNT_WEIGHT * self.count
 
 
 def losses(heads: Tensor, batch: Batch) -> Losses:
-    """Cross-entropy of the occupancy, and the negative log likelihood of the positions where there are sites.
+    """Cross-entropy of the occupancy, and where there are sites that of their atoms and the positions' likelihood.
 
-    Both are proper scores: at their optimum the network's probabilities and sigmas are the true ones.
+    All are proper scores: at their optimum the network's probabilities and sigmas are the true ones.
     """
+    kinds = batch.shares.shape[1]
     sites = batch.shares[:, 1:].sum().clamp(min=FEWEST_SITES * len(heads))
-    log_shares = torch.log_softmax(heads[:, :-3], dim=1)
+    log_shares = torch.log_softmax(heads[:, :kinds], dim=1)
     occupancy = -(batch.shares * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
     log_sigma = heads[:, -1].clamp(*LOG_SIGMA_RANGE)
     squared = (heads[:, -3:-1] - batch.offsets).square().sum(dim=1)
     likelihood = squared * torch.exp(-2 * log_sigma) / 2 + 2 * log_sigma
     near = (batch.near & (batch.weights > 0)).float()
     geometry = (likelihood * near).sum() / near.sum().clamp(min=1)
-    return Losses(occupancy, geometry)
+    return Losses(occupancy, geometry, _count_loss(heads[:, kinds:-3], batch))
+
+
+def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of the number of atoms, where a counted column shares in a cell's occupancy."""
+    if logits.shape[1] == 0:
+        return torch.zeros(())
+    shares = (1 - batch.shares[:, 0]) * batch.weights * (batch.atoms > 0)
+    entropy = nn.functional.cross_entropy(logits, (batch.atoms - 1).clamp(min=0), reduction="none")
+    return (entropy * shares).sum() / shares.sum().clamp(min=1)
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:
@@ -70,6 +86,17 @@ def learning_rate(recipe: TrainingRecipe, step: int) -> float:
     return recipe.learning_rate * (0.001 + 0.999 * (1 + math.cos(math.pi * (step - rise) / (recipe.steps - rise))) / 2)
 
 
+def _channels(recipe: Recipe) -> int:
+    return 1 if recipe.series is None else input_channels(recipe.series.told_defocus)
+
+
+def _hidden_channels(recipe: Recipe) -> list[int]:
+    """What a network does not see that is to show what one frame of three is worth."""
+    if recipe.series is None or not recipe.series.middle_alone:
+        return []
+    return [channel for channel in range(_channels(recipe)) if channel % FRAMES != FRAMES // 2]
+
+
 class Training:
     """A network on its way, with everything needed to go on from here."""
 
@@ -77,7 +104,14 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         shape = recipe.network
-        self.network = SiteNetwork(1, len(shape.classes), shape.widths, shape.depths)
+        self.network = SiteNetwork(
+            _channels(recipe),
+            len(shape.classes),
+            shape.widths,
+            shape.depths,
+            deepest_column=shape.deepest_column,
+            hidden=_hidden_channels(recipe),
+        )
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         self.average = deepcopy(self.network).eval()
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -148,7 +182,7 @@ class Training:
 
 def _identity(recipe: Recipe) -> str:
     """All of a recipe that decides what a step does."""
-    decisive = {"seed", "specimen", "simulation", "microscope", "network", "training"}
+    decisive = {"seed", "specimen", "simulation", "microscope", "series", "network", "training"}
     return recipe.model_dump_json(include=dict.fromkeys(decisive, True), exclude={"training": {"steps"}})
 
 
@@ -168,7 +202,7 @@ def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
         training.load(checkpoint)
     _forget_steps_after(training.step, folder / CURVE)
     started, saved = time.monotonic() - training.seconds, time.monotonic()
-    sums, count = torch.zeros(2), 0
+    sums, count = torch.zeros(3), 0
     for batch in tqdm(
         _batches(training, store, loader_processes),
         "training",
@@ -177,13 +211,12 @@ def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
         unit="step",
     ):
         result = training.learn(batch)
-        sums += torch.stack([result.occupancy, result.geometry]).detach()
+        sums += torch.stack([result.occupancy, result.geometry, result.count]).detach()
         count += 1
         training.seconds = time.monotonic() - started
         if training.step % 100 == 0:
-            occupancy, geometry = (sums / count).tolist()
-            _log(folder, training, occupancy, geometry)
-            sums, count = torch.zeros(2), 0
+            _log(folder, training, *(sums / count).tolist())
+            sums, count = torch.zeros(3), 0
         if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
             training.save(checkpoint)
             saved = time.monotonic()
@@ -204,8 +237,14 @@ def _batches(training: Training, store: WaveStore, loader_processes: int) -> Ite
     return iter(loader)
 
 
-def _log(folder: Path, training: Training, occupancy: float, geometry: float) -> None:
-    line = {"step": training.step, "occupancy": occupancy, "geometry": geometry, "seconds": training.seconds}
+def _log(folder: Path, training: Training, occupancy: float, geometry: float, count: float) -> None:
+    line = {
+        "step": training.step,
+        "occupancy": occupancy,
+        "geometry": geometry,
+        "count": count,
+        "seconds": training.seconds,
+    }
     with (folder / CURVE).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -40,6 +40,12 @@ def check(config: Path) -> None:
         size = source.pixel_size_angstrom
         click.echo(f"{source.name}: watches {source.path}")
         click.echo(f"  model {source.model}, backend {backends[source.model]}, policy {source.policy}")
+        if find_model(source.model).manifest.input_frames > 1:
+            by_name = f", by the file name ({source.series_pattern})" if source.series_pattern else ""
+            click.echo(
+                f"  focal series by series_id, by file{by_name}, else by defocus cycle; "
+                f"given up when incomplete for {source.series_timeout_seconds:g} s"
+            )
         click.echo(f"  pixel size {f'{size} Å, whatever the files say' if size else 'from each file or its sidecar'}")
     results = "tables and overlays" if configuration.publish.files.overlays else "tables"
     click.echo(f"{results} go to {configuration.publish.files.directory}")

@@ -30,7 +30,8 @@ arguments or configuration, nothing was done.
 )  # fmt: skip
 @click.option(
     "--config", metavar="FILE", type=CONFIG_FILE,
-    help="Take model and pixel size of the first source, backend, limits and overlays from this config.toml.",
+    help="Take model, pixel size and series pattern of the first source, backend, limits and overlays from this "
+    "config.toml.",
 )  # fmt: skip
 @click.option("--model", metavar="NAME", help="A shipped model (`hrtemd models list`) or a package's folder.")
 @click.option(
@@ -39,7 +40,7 @@ arguments or configuration, nothing was done.
 )  # fmt: skip
 @click.option(
     "--series", type=click.Choice(["stack", "metadata", "none"]), default="none", show_default=True,
-    help="How frames make a focal series: the images of one file, by series_id in their metadata, or not at all.",
+    help="How frames make a focal series: the images of one file; by series_id, file name or defocus; or not at all.",
 )  # fmt: skip
 def process(
     paths: tuple[Path, ...], output: Path, config: Path | None, model: str | None, pixel_size: float | None, series: str
@@ -48,17 +49,24 @@ def process(
 
     For each frame writes STEM.atoms.csv, STEM.atoms.parquet and STEM.overlay.png, and summary.json for all. The images
     of a multi-frame file become STEM-0000, STEM-0001 and so on; of two frames of one name the later becomes STEM-2.
+
+    With a model for focal series, --series stack makes one series of the images of each file. --series metadata groups
+    all frames: by series_id in metadata or sidecar, by series_pattern of --config, or as a repeating defocus cycle.
     """
-    from daemon.batch import Batch
+    from daemon.batch import SOURCE, Batch
     from daemon.config import Configuration, load_configuration
+    from daemon.drops import Drops
     from daemon.publish.files import FilePublisher
     from daemon.readers import frame_files
     from daemon.recognition.package import find_model
     from daemon.recognition.recogniser import Recogniser
+    from daemon.series.grouping import Grouping
+    from daemon.series.membership import rules_for
 
     configuration = load_configuration(config) if config else Configuration()
     package = find_model(model or _model_of(configuration))
-    _refuse_mismatched_series(series, package.manifest.name, package.manifest.input_frames)
+    manifest = package.manifest
+    _refuse_mismatched_series(series, manifest.name, manifest.input_frames)
     files = frame_files(paths)
     if not files:
         raise click.UsageError(f"There is no image file in {', '.join(map(str, paths))}; name files or other folders.")
@@ -67,11 +75,16 @@ def process(
 
     publisher = FilePublisher(output, overlays=configuration.publish.files.overlays)
     recogniser = Recogniser(package, configuration.recognition.backend)
-    click.echo(f"{len(files)} files, model {package.manifest.name} on {recogniser.backend}", err=True)
-    batch = Batch(recogniser, publisher, pixel_size, configuration.limits.for_reading())
+    click.echo(f"{len(files)} files, model {manifest.name} on {recogniser.backend}", err=True)
+    grouping = None
+    if series != "none":
+        pattern = configuration.sources[0].series_pattern if configuration.sources else None
+        grouping = Grouping(SOURCE, rules_for(series, pattern), manifest.ranges, Drops())
+    batch = Batch(recogniser, publisher, pixel_size, configuration.limits.for_reading(), grouping)
     reports = _run(batch.process(files), output)
     failed = sum(report.error is not None for report in reports)
-    click.echo(f"{len(reports) - failed} frames analysed, {failed} failed; results are in {output}", err=True)
+    what = "frames" if series == "none" else "series"
+    click.echo(f"{len(reports) - failed} {what} analysed, {failed} failed; results are in {output}", err=True)
     if not all(report.complete for report in reports):
         raise SystemExit(1)
 
@@ -88,10 +101,10 @@ def _model_of(configuration: "Configuration") -> str:
 def _refuse_mismatched_series(series: str, model: str, input_frames: int) -> None:
     if input_frames == 1 and series != "none":
         raise click.UsageError(f"--series {series}: the model {model!r} takes single frames; leave --series out.")
-    if input_frames != 1:
+    if input_frames != 1 and series == "none":
         raise click.UsageError(
-            f"The model {model!r} takes series of {input_frames} frames, which this version cannot group yet; "
-            "choose a model for single frames."
+            f"The model {model!r} takes focal series of {input_frames} frames; say how they are grouped: --series "
+            "stack for the images of one file, --series metadata by series_id, file name or defocus."
         )
 
 

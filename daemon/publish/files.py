@@ -27,7 +27,7 @@ OVERLAY_SUFFIX = ".overlay.png"
 _LONGEST_NAME_BYTES = 200
 
 _Owner = tuple[Any, Any]
-"""Source and origin of the frame that a table came from; (None, None) where the table is not ours."""
+"""Source and origin of the frame or series that a table came from; (None, None) where the table is not ours."""
 
 # Names of files that are not Unicode are written as JSON escapes.
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
@@ -61,7 +61,7 @@ class FilePublisher:
 
     def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
         """Write the atom table as CSV and Parquet; return the stem that its files share."""
-        stem = self._stem_for(arrival.frame.name, arrival)
+        stem = self._stem_for(arrival.subject.name, arrival)
         stem.parent.mkdir(parents=True, exist_ok=True)
         table = with_header(recognition.table, result_header(arrival, recognition))
         with replacing(_named(stem, ".atoms.csv")) as temporary:
@@ -87,10 +87,10 @@ class FilePublisher:
 
     def has_results(self, arrival: Arrival) -> bool:
         """Whether this very frame, by its content and since its sidecar changed, has all its files."""
-        stem = self._stem_for(arrival.frame.name, arrival)
+        stem = self._stem_for(arrival.subject.name, arrival)
         return (
             self._is_complete(stem)
-            and (_header(stem) or {}).get("frame_id") == arrival.frame.frame_id
+            and (_header(stem) or {}).get("frame_id") == arrival.subject.frame_id
             and _tabled_at(stem) >= arrival.described_at
         )
 

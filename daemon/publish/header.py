@@ -4,29 +4,52 @@ from datetime import UTC, datetime
 from typing import Any
 
 from daemon.atoms import counts_by_species
+from daemon.frames import FocalSeries
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
 
 
 def result_header(arrival: Arrival, recognition: Recognition) -> dict[str, Any]:
-    """Describe where a table came from: frame, calibration, model, times (ISO 8601, UTC), milliseconds by stage."""
-    frame = recognition.frame
+    """Describe where a table came from: frame, calibration, model, times (ISO 8601, UTC), milliseconds by stage.
+
+    Of a focal series, `shape` and `acquired_at` are those of the frame that positions refer to, and `series` says which
+    frames it is made of; `series` of a single frame is null.
+    """
+    frame, series = recognition.frame, recognition.series
+    frames = series.frames if series else (frame,)
+    doses = [frame.acquisition.dose_per_square_angstrom for frame in frames]
     return {
         "schema": "hrtemd.atoms.v1",
-        "frame_id": frame.frame_id,
-        "name": frame.name,
+        "frame_id": arrival.subject.frame_id,
+        "name": arrival.subject.name,
         "shape": list(frame.pixels.shape),  # height, width
         "source": arrival.source,
         "origin": arrival.origin,
         "acquired_at": frame.acquired_at.astimezone(UTC).isoformat() if frame.acquired_at else None,
-        "received_at": frame.received_at.astimezone(UTC).isoformat(),
+        "received_at": max(frame.received_at for frame in frames).astimezone(UTC).isoformat(),
         "published_at": datetime.now(UTC).isoformat(),
         "pixel_size_angstrom": recognition.calibration.pixel_size_angstrom,
         "calibration_source": str(recognition.calibration.source),
+        # Of all frames together; null where one of them does not tell.
+        "dose_per_square_angstrom": sum(dose for dose in doses if dose) if all(doses) else None,
         "model": recognition.model,
         "model_sha256": recognition.model_sha256,
         "backend": recognition.backend,
         "latency_ms": {"read": arrival.read_ms, **recognition.latency_ms},
         "counts": counts_by_species(recognition.table),
         "warnings": recognition.warnings,
+        "series": _describe(series) if series else None,
+    }
+
+
+def _describe(series: FocalSeries) -> dict[str, Any]:
+    """Say which frames a series is made of, in order of defocus."""
+    return {
+        "members": [frame.frame_id for frame in series.frames],
+        "names": [frame.name for frame in series.frames],
+        "defocus_angstrom": list(series.defocus_angstrom),
+        # Where the point at (0, 0) of the frame acquired first stands in each, x to the right and y down.
+        "drift_angstrom": None if series.drift_angstrom is None else series.drift_angstrom.tolist(),
+        "first": series.first,  # place, in these lists, of the frame acquired first: positions refer to it
+        "offered": list(series.offered),  # names of all frames, where these were chosen from more than three
     }

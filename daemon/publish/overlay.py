@@ -1,4 +1,4 @@
-"""The overlay: a frame with a ring around every atom, and below it what is needed to read it."""
+"""The overlay: a frame with a ring around every site, and below it what is needed to read it."""
 
 import math
 from typing import Any
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.spatial import KDTree
 
-from daemon.atoms import counts_by_species
-from daemon.publish.palette import Colour, class_colours, probability_colours
+from daemon.atoms import VACANCY, counts_by_species
+from daemon.publish.colouring import Colouring, colour_rows
+from daemon.publish.marks import draw_numbers, draw_rings
 from daemon.publish.panel import BACKGROUND, PanelSize, draw_panel
 from daemon.recognition.recogniser import Recognition
 
@@ -19,6 +20,11 @@ from daemon.recognition.recogniser import Recognition
 _COMFORTABLE_SIDE_PX = 1000
 # ... or its atoms stand this far apart, so that neighbouring rings do not touch ...
 _COMFORTABLE_SPACING_PX = 10.5
+# ... farther where more than two colours are to be told apart on them ...
+_COMFORTABLE_CLASS_SPACING_PX = 20.0
+# ... and farther yet where the numbers of atoms in columns stand inside them ...
+_COMFORTABLE_NUMBER_SPACING_PX = 30.0
+_SMALLEST_NUMBER_SPACING_PX = 24.0
 # ... but never beyond what a 4k display shows.
 _LONGEST_SIDE_PX = 4096
 
@@ -27,6 +33,8 @@ _SMALLEST_RADIUS_PX = 2.5
 # A lone atom in vacuum has no neighbours to measure its ring by.
 _LARGEST_RADIUS_ANGSTROM = 1.0
 
+_NUMBER_TYPE_PER_SPACING = 0.4
+_LARGEST_NUMBER_TYPE_PX = 24
 _TYPE_PER_SIDE = 1 / 64
 _SMALLEST_TYPE_PX = 15
 _NARROWEST_PANEL_TYPES = 40
@@ -37,29 +45,30 @@ _CONTRAST_SAMPLES = 250_000
 # The brightest grey leaves room for rings that are brighter still.
 _WHITE = 225
 
-# cv2 draws at fractions of a pixel given as integers with this many binary places.
-_FRACTION_BITS = 4
-
 
 def draw_overlay(recognition: Recognition) -> Image.Image:
-    """Draw the frame with its atoms.
+    """Draw the frame with its sites; of a focal series the frame acquired first.
 
-    The frame stands at the top left, enlarged by a whole number `zoom`, with nothing but the rings on it: the centre of
-    its pixel (x, y) is at ((x + 0.5) · zoom - 0.5, (y + 0.5) · zoom - 0.5). A ring's colour means its class where the
-    table holds more than one, else its probability.
+    The frame stands at the top left, enlarged by a whole number `zoom`, with nothing but rings and numbers on it: the
+    centre of its pixel (x, y) is at ((x + 0.5) · zoom - 0.5, (y + 0.5) · zoom - 0.5). What a ring's colour means is
+    told in the legend (see `daemon.publish.colouring`). Where columns are counted, and stand far enough apart, the
+    number is written in the ring.
     """
     table = recognition.table
     positions_px = np.column_stack([table.column("x_px").to_numpy(), table.column("y_px").to_numpy()])
-    counts = counts_by_species(table)
-    colours_of_classes = class_colours(counts) if len(counts) > 1 else {}
+    colouring = colour_rows(table)
 
     height, width = recognition.frame.pixels.shape
     spacing_px = _typical_spacing(positions_px)
-    zoom = _zoom(height, width, spacing_px)
+    zoom = _zoom(height, width, spacing_px, colouring)
     picture = _enlarge(stretch_contrast(recognition.frame.pixels), zoom)
     pixels_per_angstrom = zoom / recognition.calibration.pixel_size_angstrom
     radius_px = _ring_radius(spacing_px * zoom, pixels_per_angstrom)
-    _draw_rings(picture, (positions_px + 0.5) * zoom - 0.5, radius_px, _row_colours(table, colours_of_classes))
+    centres_px = (positions_px + 0.5) * zoom - 0.5
+    vacant = np.array([kind == VACANCY for kind in table.column("kind").to_pylist()], bool)
+    draw_rings(picture, centres_px, radius_px, colouring.rows, vacant)
+    if spacing_px * zoom >= _SMALLEST_NUMBER_SPACING_PX:
+        _write_counts(picture, centres_px, table, spacing_px * zoom)
 
     type_px = max(_SMALLEST_TYPE_PX, round(math.sqrt(height * width) * zoom * _TYPE_PER_SIDE))
     size = PanelSize(
@@ -68,7 +77,7 @@ def draw_overlay(recognition: Recognition) -> Image.Image:
         pixels_per_angstrom=pixels_per_angstrom,
         frame_width_angstrom=width * recognition.calibration.pixel_size_angstrom,
     )
-    panel = draw_panel(recognition, counts, colours_of_classes, size)
+    panel = draw_panel(recognition, counts_by_species(table), colouring, size)
     return Image.fromarray(np.vstack([_pad_right(picture, size.width_px), panel]))
 
 
@@ -95,9 +104,12 @@ def _typical_spacing(positions_px: NDArray[np.floating[Any]]) -> float:
     return max(float(np.median(distances[:, 1])), 0.5)
 
 
-def _zoom(height: int, width: int, spacing_px: float) -> int:
+def _zoom(height: int, width: int, spacing_px: float, colouring: Colouring) -> int:
     longer = max(height, width)
-    wanted = max(math.ceil(_COMFORTABLE_SIDE_PX / longer), math.ceil(_COMFORTABLE_SPACING_PX / spacing_px))
+    comfortable_px = _COMFORTABLE_CLASS_SPACING_PX if len(colouring.classes) > 2 else _COMFORTABLE_SPACING_PX
+    if colouring.deepest is not None:
+        comfortable_px = _COMFORTABLE_NUMBER_SPACING_PX
+    wanted = max(math.ceil(_COMFORTABLE_SIDE_PX / longer), math.ceil(comfortable_px / spacing_px))
     return max(1, min(wanted, _LONGEST_SIDE_PX // longer))
 
 
@@ -113,24 +125,14 @@ def _enlarge(grey: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
     return picture
 
 
-def _row_colours(table: pa.Table, colours_of_classes: dict[str, Colour]) -> NDArray[np.uint8]:
-    """Return one colour a row, shape (n, 3)."""
-    if not colours_of_classes:
-        return probability_colours(table.column("probability").to_numpy())
-    rows = zip(table.column("species").to_pylist(), table.column("kind").to_pylist(), strict=True)
-    return np.array([colours_of_classes[species or kind] for species, kind in rows], np.uint8)
-
-
-def _draw_rings(
-    picture: NDArray[np.uint8], centres_px: NDArray[np.floating[Any]], radius_px: float, colours: NDArray[np.uint8]
+def _write_counts(
+    picture: NDArray[np.uint8], centres_px: NDArray[np.floating[Any]], table: pa.Table, spacing_px: float
 ) -> None:
-    """Draw thin rings, so that the atom inside stays visible."""
-    thickness_px = max(1, round(radius_px / 6))
-    scale = 1 << _FRACTION_BITS
-    radius = round(radius_px * scale)
-    centres = np.round(centres_px * scale).astype(int).tolist()
-    for centre, colour in zip(centres, colours.tolist(), strict=True):
-        cv2.circle(picture, centre, radius, colour, thickness_px, cv2.LINE_AA, _FRACTION_BITS)
+    """Write the number of atoms of each column that tells one."""
+    numbers = table.column("n_atoms").to_pylist()
+    told = [row for row, number in enumerate(numbers) if number is not None]
+    type_px = round(min(_NUMBER_TYPE_PER_SPACING * spacing_px, _LARGEST_NUMBER_TYPE_PX))
+    draw_numbers(picture, centres_px[told], [numbers[row] for row in told], type_px)
 
 
 def _pad_right(picture: NDArray[np.uint8], width_px: int) -> NDArray[np.uint8]:

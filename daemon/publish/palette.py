@@ -25,12 +25,14 @@ _CLASS_COLOURS: dict[str, Colour] = {
     "atom": _ORANGE,
     "column": _ORANGE,
     "metal": _YELLOW,
+    "Au": _YELLOW,
     "support": _SKY_BLUE,
     "vacancy": _VERMILLION,
     "C": _ORANGE,
     "Mo": _SKY_BLUE,
     "S": _GREEN,
     "S2": _YELLOW,
+    "substitution": _PURPLE,
 }
 
 # The dark end of plasma is lost on a frame's dark parts.
@@ -61,8 +63,24 @@ def probability_colours(probability: NDArray[np.floating[Any]]) -> NDArray[np.ui
     Returns:
         Shape (n, 3), red, green, blue.
     """
-    places = np.round(np.clip(probability, 0, 1) * (len(_RAMP) - 1)).astype(np.intp)
-    colours: NDArray[np.uint8] = _RAMP[places]
+    return _along_ramp(np.clip(probability, 0, 1))
+
+
+def height_colours(n_atoms: NDArray[np.integer[Any]], deepest: int) -> NDArray[np.uint8]:
+    """Colour numbers of atoms in columns from purple (1) to yellow (`deepest`), evenly to the eye.
+
+    Args:
+        n_atoms: Shape (n,), from 1 to `deepest`.
+        deepest: The number that the scale ends at.
+
+    Returns:
+        Shape (n, 3), red, green, blue.
+    """
+    return _along_ramp((n_atoms - 1) / max(deepest - 1, 1))
+
+
+def _along_ramp(places: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    colours: NDArray[np.uint8] = _RAMP[np.round(places * (len(_RAMP) - 1)).astype(np.intp)]
     return colours
 
 

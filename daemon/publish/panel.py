@@ -2,15 +2,17 @@
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
 from numpy.typing import NDArray
 
-from daemon.frames import Calibration, CalibrationSource
+from daemon.atoms import VACANCY
+from daemon.frames import Calibration, CalibrationSource, FocalSeries
+from daemon.publish.colouring import Colouring
 from daemon.publish.lettering import LINE_HEIGHT, REGULAR, SEMIBOLD, draw_text, shorten_text, text_width, wrap_text
-from daemon.publish.palette import Colour, probability_colours
+from daemon.publish.marks import draw_rings
+from daemon.publish.palette import Colour, height_colours, probability_colours
 from daemon.publish.scale_bar import scale_bar
 from daemon.recognition.recogniser import Recognition
 
@@ -63,22 +65,24 @@ class _Item:
 
 
 def draw_panel(
-    recognition: Recognition, counts: dict[str, int], class_colours: dict[str, Colour], size: PanelSize
+    recognition: Recognition, counts: dict[str, int], colouring: Colouring, size: PanelSize
 ) -> NDArray[np.uint8]:
     """Draw what an operator needs to read the frame above.
 
     Args:
         recognition: What was found, where and by what.
         counts: Rows of the table by class.
-        class_colours: Colour by class; empty where colour means probability.
+        colouring: What the colours above mean.
         size: Lengths.
 
     Returns:
         Shape (height, `size.width_px`, 3), red, green, blue.
     """
     strips = [_warning_strip(warning, size) for warning in recognition.warnings]
-    strips.append(_title_strip(recognition.frame.name, size))
-    strips.append(_flow_strip(_legend(recognition.table, counts, class_colours, size), size))
+    strips.append(_title_strip(recognition.subject.name, size))
+    strips.append(_flow_strip(_legend(recognition.table, counts, colouring, size), size))
+    if recognition.series is not None:
+        strips.append(_flow_strip(_series(recognition.series), size))
     strips.append(_flow_strip(_provenance(recognition), size))
     strips.append(size.strip(size.type_px // 2))
     return np.vstack(strips)
@@ -115,23 +119,45 @@ def _title_strip(name: str, size: PanelSize) -> NDArray[np.uint8]:
     return strip
 
 
-def _legend(table: pa.Table, counts: dict[str, int], class_colours: dict[str, Colour], size: PanelSize) -> list[_Item]:
+def _legend(table: pa.Table, counts: dict[str, int], colouring: Colouring, size: PanelSize) -> list[_Item]:
     if not table.num_rows:
         return [_Item("Nothing found in this frame", weight=SEMIBOLD)]
     items = [_Item(_count_words(table), weight=SEMIBOLD)]
-    items += [
-        _Item(f"{name} {counts[name]:,}", swatch=_ring_swatch(colour, size)) for name, colour in class_colours.items()
-    ]
-    span = pyarrow.compute.min_max(table.column("probability")).as_py()
-    lowest, highest = f"{span['min']:.2f}", f"{span['max']:.2f}"
-    here = lowest if lowest == highest else f"{lowest} to {highest}"
-    items.append(_Item(f"probability, here {here}", swatch=None if class_colours else _ramp_swatch(size)))
+    if len(counts) > 1:
+        items += [
+            _Item(f"{name} {counts[name]:,}", swatch=_ring_swatch(name, colouring.classes[name], size))
+            for name in colouring.classes
+        ]
+    if colouring.deepest is not None:
+        scale = height_colours(np.arange(1, colouring.deepest + 1), colouring.deepest)
+        words = f"atoms in a column, here {_span(table, 'n_atoms', 'd')}"
+        items.append(_Item(words, swatch=_scale_swatch(scale, "1", f"{colouring.deepest}", size)))
+    words = f"probability, here {_span(table, 'probability', '.2f')}"
+    if colouring.classes or colouring.deepest is not None:
+        return [*items, _Item(words)]
+    scale = probability_colours(np.linspace(0, 1, 256))
+    return [*items, _Item(words, swatch=_scale_swatch(scale, "0", "1", size))]
+
+
+def _span(table: pa.Table, column: str, digits: str) -> str:
+    span = pyarrow.compute.min_max(table.column(column)).as_py()
+    lowest, highest = format(span["min"], digits), format(span["max"], digits)
+    return lowest if lowest == highest else f"{lowest} to {highest}"
+
+
+def _series(series: FocalSeries) -> list[_Item]:
+    """What the frames of a series are, in order of defocus, and how far each one drifted from the first in time."""
+    defocus = ", ".join(f"{value:.0f}" for value in series.defocus_angstrom)
+    items = [_Item(f"focal series at defocus {defocus} Å"), _Item(f"shown: {series.reference.name}, taken first", _DIM)]
+    if series.drift_angstrom is not None:
+        drift = ", ".join(f"{value:.1f}" for value in np.hypot(*series.drift_angstrom.T))
+        items.append(_Item(f"drift from it {drift} Å", _DIM))
     return items
 
 
 def _provenance(recognition: Recognition) -> list[_Item]:
     milliseconds = sum(recognition.latency_ms.values())
-    facts = [f"model {recognition.model}", recognition.backend, f"{milliseconds:.0f} ms", recognition.frame.frame_id]
+    facts = [f"model {recognition.model}", recognition.backend, f"{milliseconds:.0f} ms", recognition.subject.frame_id]
     return [_calibration_item(recognition.calibration), *(_Item(fact, _DIM) for fact in facts)]
 
 
@@ -152,25 +178,25 @@ def _count_words(table: pa.Table) -> str:
     )
 
 
-def _ring_swatch(colour: Colour, size: PanelSize) -> NDArray[np.uint8]:
-    side_px = size.type_px
+def _ring_swatch(name: str, colour: Colour, size: PanelSize) -> NDArray[np.uint8]:
+    side_px = round(1.15 * size.type_px)
     swatch = np.full((side_px, side_px, 3), BACKGROUND, np.uint8)
-    thickness_px = max(2, side_px // 7)
-    radius_px = (side_px - thickness_px) // 2
-    cv2.circle(swatch, (side_px // 2, side_px // 2), radius_px - 1, colour, thickness_px, cv2.LINE_AA)
+    centre = np.full((1, 2), (side_px - 1) / 2)
+    draw_rings(swatch, centre, 0.36 * side_px, np.array([colour], np.uint8), np.array([name == VACANCY]))
     return swatch
 
 
-def _ramp_swatch(size: PanelSize) -> NDArray[np.uint8]:
-    """The colours from probability 0 to 1, with both ends numbered."""
+def _scale_swatch(colours: NDArray[np.uint8], low: str, high: str, size: PanelSize) -> NDArray[np.uint8]:
+    """The colours of a scale, shape (steps, 3), with both ends written on it."""
     height_px, width_px = round(1.15 * size.type_px), 9 * size.type_px
-    swatch = np.repeat(probability_colours(np.linspace(0, 1, width_px))[None], height_px, axis=0)
+    steps = np.arange(width_px) * len(colours) // width_px
+    swatch = np.repeat(colours[steps][None], height_px, axis=0)
     number_type_px = round(0.8 * size.type_px)
     inset_px = round(0.3 * size.type_px)
     top_px = round(0.06 * size.type_px)
-    draw_text(swatch, "0", inset_px, top_px, number_type_px, _BRIGHT, SEMIBOLD)
-    one_left_px = width_px - inset_px - text_width("1", number_type_px, SEMIBOLD)
-    draw_text(swatch, "1", one_left_px, top_px, number_type_px, _INK, SEMIBOLD)
+    draw_text(swatch, low, inset_px, top_px, number_type_px, _BRIGHT, SEMIBOLD)
+    high_left_px = width_px - inset_px - text_width(high, number_type_px, SEMIBOLD)
+    draw_text(swatch, high, high_left_px, top_px, number_type_px, _INK, SEMIBOLD)
     return swatch
 
 

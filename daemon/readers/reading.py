@@ -68,6 +68,7 @@ def read_frames(
             name=name,
             calibration=calibrations[index],
             acquisition=acquisition,
+            images_in_file=len(images),
             acquired_at=stack.acquired_at or written_at,
         )
 

@@ -1,11 +1,16 @@
-"""What a frame and its atoms say against trusting them: the network is judged by the specimen's own geometry."""
+"""What a frame or series and its atoms say against trusting them.
+
+The network is judged by the specimen's own geometry.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from daemon.frames import Calibration, Frame
-from daemon.recognition.package import Manifest
+from daemon.frames import Calibration, FocalSeries, Frame
+from daemon.recognition.package import Manifest, Range, StatedRanges
 from daemon.recognition.peaks import Peaks
 
 LEAST_SITES = 10
@@ -13,17 +18,41 @@ LEAST_SITES = 10
 
 LEAST_MEAN_PROBABILITY = 0.8
 
-BOND_ANGSTROM = 1.42
 BOND_TOLERANCE = 0.04
-NEIGHBOUR_REACH_ANGSTROM = 1.85
-"""Between graphene's first (1.42 Å) and second (2.46 Å) neighbours."""
-SHELL_REACH_ANGSTROM = 3.2
+NEIGHBOUR_REACH_BONDS = 1.3
+"""Between the first (1) and second (1.73) neighbours of a honeycomb."""
+SHELL_REACH_BONDS = 2.25
 LEAST_IN_SHELL = 10
-"""An atom with this many others within `SHELL_REACH_ANGSTROM` (12 in a perfect sheet) stands inside the sheet."""
+"""A site with this many others within `SHELL_REACH_BONDS` (12 in a perfect sheet) stands inside the sheet."""
 LEAST_THREE_COORDINATED = 0.85
-"""Share of a sheet's inner atoms, however damaged it is."""
-LARGEST_BOND_SPREAD_ANGSTROM = 0.115
-"""Standard deviation. Sheets that are found rightly stay below 0.09 Å, strained and damaged ones included."""
+"""Share of a sheet's inner sites, however damaged it is."""
+LEAST_UNLIKE = 0.85
+"""Share of bonds between a metal and sulphur, in sheets with antisites and grain boundaries too; by chance 0.5."""
+
+
+@dataclass(frozen=True)
+class _Honeycomb:
+    """A sheet whose sites, seen along the beam, have three neighbours each.
+
+    Attributes:
+        name: Of the material.
+        bond_angstrom: Between neighbours, as seen.
+        largest_bond_spread_angstrom: Standard deviation that only wrong sites exceed.
+    """
+
+    name: str
+    bond_angstrom: float
+    largest_bond_spread_angstrom: float
+
+
+# Sheets that are found rightly stay below 0.09 Å, strained and damaged ones included.
+GRAPHENE = _Honeycomb("graphene", 1.42, 0.115)
+# Sites of a lower dose lie 0.1 Å off along each axis; sites at random give 0.3 Å.
+MOS2 = _Honeycomb("MoS2", 1.824, 0.22)
+MOS2_METALS, MOS2_SULPHURS = ("Mo",), ("S2", "S")
+
+_Check = tuple[str, float | None, Range, str]
+"""What is checked, its value where it is known, what the model was trained for, and the unit."""
 
 PARTNER_TOLERANCE_ANGSTROM = 0.4
 COLUMN_REACH_ANGSTROM = 3.2
@@ -32,11 +61,11 @@ LEAST_WITH_PARTNER = 0.3
 """Share of columns that stand in line between two neighbours: 0.45 in clusters of a dozen, to 1; in noise 0.1."""
 
 
-def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manifest) -> list[str]:
-    """Collect warnings about one frame.
+def judge(subject: Frame | FocalSeries, calibration: Calibration, peaks: Peaks, manifest: Manifest) -> list[str]:
+    """Collect warnings about one frame or series.
 
     Args:
-        frame: As acquired.
+        subject: As acquired.
         calibration: The pixel size used.
         peaks: What will be reported, in acquired pixels, calibrated.
         manifest: Of the model.
@@ -44,7 +73,7 @@ def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manife
     Returns:
         One sentence each; empty where nothing speaks against the result.
     """
-    warnings = _outside_range(frame, calibration, manifest)
+    warnings = _outside_range(subject, calibration, manifest)
     positions = peaks.positions * calibration.pixel_size_angstrom
     if len(positions) < LEAST_SITES:
         return [*warnings, f"No lattice was found: {len(positions)} {manifest.kind}s in the whole frame."]
@@ -54,51 +83,91 @@ def judge(frame: Frame, calibration: Calibration, peaks: Peaks, manifest: Manife
             f"The network is unsure: the {manifest.kind}s found have a mean probability of {mean_probability:.2f}. "
             "More dose, or a focus of more contrast, would help."
         )
-    geometry = _judge_sheet if manifest.specimen == "graphene" else _judge_columns
-    return warnings + geometry(positions, calibration)
+    if manifest.specimen == "graphene":
+        return warnings + _judge_sheet(positions, calibration, GRAPHENE)
+    if manifest.specimen == "mos2":
+        return warnings + _judge_sheet(positions, calibration, MOS2) + _judge_elements(positions, peaks, manifest)
+    return warnings + _judge_columns(positions, calibration)
 
 
-def _outside_range(frame: Frame, calibration: Calibration, manifest: Manifest) -> list[str]:
-    ranges, acquisition = manifest.ranges, frame.acquisition
-    checks = (
-        ("pixel size", calibration.pixel_size_angstrom, ranges.pixel_size_angstrom, "Å"),
-        ("dose", acquisition.dose_per_square_angstrom, ranges.dose_per_square_angstrom, "e/Å²"),
-        ("voltage", acquisition.voltage_kv, ranges.voltage_kv, "kV"),
-        ("defocus", acquisition.defocus_angstrom, ranges.defocus_angstrom, "Å"),
-    )
+def _outside_range(subject: Frame | FocalSeries, calibration: Calibration, manifest: Manifest) -> list[str]:
+    ranges = manifest.ranges
+    frames = subject.frames if isinstance(subject, FocalSeries) else (subject,)
+    checks: list[_Check] = [("pixel size", calibration.pixel_size_angstrom, ranges.pixel_size_angstrom, "Å")]
+    for frame in frames:
+        checks += [
+            ("dose", frame.acquisition.dose_per_square_angstrom, ranges.dose_per_square_angstrom, "e/Å²"),
+            ("voltage", frame.acquisition.voltage_kv, ranges.voltage_kv, "kV"),
+        ]
+    checks += _defocus_checks(subject, ranges)
+    # The frames of a series may all say the same: once is enough.
     return [
         f"The {name}, {value:g} {unit}, is outside of what the model {manifest.name} was trained for "
         f"({low:g} to {high:g} {unit})."
-        for name, value, (low, high), unit in checks
-        if value is not None and not low * 0.999 <= value <= high * 1.001
+        for name, value, (low, high), unit in dict.fromkeys(checks)
+        if value is not None and not _within(value, low, high)
     ]
 
 
-def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration) -> list[str]:
+def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[_Check]:
+    if isinstance(subject, Frame):
+        return [("defocus", subject.acquisition.defocus_angstrom, ranges.defocus_angstrom, "Å")]
+    over, middle, under = subject.defocus_angstrom
+    checks: list[_Check] = [("defocus of the middle frame", middle, ranges.defocus_angstrom, "Å")]
+    if ranges.defocus_step_angstrom is not None:
+        steps = (middle - over, under - middle)
+        checks += [("defocus step", step, ranges.defocus_step_angstrom, "Å") for step in steps]
+    return checks
+
+
+def _within(value: float, low: float, high: float) -> bool:
+    """Whether a value is in a range, as exactly as metadata are rounded."""
+    return low - 1e-3 * abs(low) <= value <= high + 1e-3 * abs(high)
+
+
+def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration, sheet: _Honeycomb) -> list[str]:
     tree = cKDTree(positions)
-    bonds = tree.query_pairs(NEIGHBOUR_REACH_ANGSTROM, output_type="ndarray")
+    bonds = tree.query_pairs(NEIGHBOUR_REACH_BONDS * sheet.bond_angstrom, output_type="ndarray")
     if len(bonds) < LEAST_SITES:
         return ["The atoms found are no sheet: hardly any two are as close as a bond. Is the pixel size right?"]
     lengths = np.hypot(*(positions[bonds[:, 0]] - positions[bonds[:, 1]]).T)
     coordination = np.bincount(bonds.ravel(), minlength=len(positions))
-    shell = tree.query_ball_point(positions, SHELL_REACH_ANGSTROM, return_length=True) - 1
+    shell = tree.query_ball_point(positions, SHELL_REACH_BONDS * sheet.bond_angstrom, return_length=True) - 1
     inside = shell >= LEAST_IN_SHELL
     bond, spread = float(np.median(lengths)), float(lengths.std())
     share = float(np.mean(coordination[inside] == 3)) if inside.any() else 0.0
 
     warnings = []
-    if abs(bond / BOND_ANGSTROM - 1) > BOND_TOLERANCE:
-        fitting = calibration.pixel_size_angstrom * BOND_ANGSTROM / bond
+    if abs(bond / sheet.bond_angstrom - 1) > BOND_TOLERANCE:
+        fitting = calibration.pixel_size_angstrom * sheet.bond_angstrom / bond
         warnings.append(
-            f"Bonds of {bond:.2f} Å are not graphene's {BOND_ANGSTROM} Å; a pixel size of {fitting:.4f} Å would fit."
+            f"Bonds of {bond:.2f} Å are not {sheet.name}'s {sheet.bond_angstrom:.2f} Å; "
+            f"a pixel size of {fitting:.4f} Å would fit."
         )
-    if share < LEAST_THREE_COORDINATED or spread > LARGEST_BOND_SPREAD_ANGSTROM:
+    if share < LEAST_THREE_COORDINATED or spread > sheet.largest_bond_spread_angstrom:
         warnings.append(
-            f"The atoms found contradict graphene's geometry: {share:.0%} of those inside the sheet have three "
+            f"The atoms found contradict {sheet.name}'s geometry: {share:.0%} of those inside the sheet have three "
             f"neighbours, and bond lengths scatter by {spread:.2f} Å. Do not trust them without looking; "
             "focus, astigmatism or dose may be outside of what the model knows."
         )
     return warnings
+
+
+def _judge_elements(positions: NDArray[np.floating], peaks: Peaks, manifest: Manifest) -> list[str]:
+    """In MoS2 the neighbours of a metal are sulphur; an empty site or a foreign atom may stand for either."""
+    side = np.zeros(len(positions), int)
+    names = np.array(manifest.classes)[peaks.class_probability.argmax(axis=1)]
+    side[np.isin(names, MOS2_METALS)], side[np.isin(names, MOS2_SULPHURS)] = 1, -1
+    bonds = cKDTree(positions).query_pairs(NEIGHBOUR_REACH_BONDS * MOS2.bond_angstrom, output_type="ndarray")
+    product = side[bonds].prod(axis=1)
+    unlike, told = int((product < 0).sum()), int((product != 0).sum())
+    if told < LEAST_SITES or unlike >= LEAST_UNLIKE * told:
+        return []
+    return [
+        f"The elements found contradict MoS2's lattice: only {unlike / told:.0%} of the bonds are between Mo and S. "
+        "Do not trust species and vacancies without looking; dose, or the defocus of the frames, may be outside of "
+        "what the model knows."
+    ]
 
 
 def _judge_columns(positions: NDArray[np.floating], calibration: Calibration) -> list[str]:

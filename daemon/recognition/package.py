@@ -27,6 +27,9 @@ class StatedRanges(_Section):
     voltage_kv: Range
     spherical_aberration_um: Range
     defocus_angstrom: Range
+    """Of a single frame, or of the middle frame of a series."""
+    defocus_step_angstrom: Range | None = None
+    """Between neighbouring frames of a series; None for a model of single frames."""
 
 
 class Calibration(_Section):
@@ -35,12 +38,18 @@ class Calibration(_Section):
     probability = logistic(`probability_slope` · logit(p) + `probability_sigma_slope` · ln(s / 0.2 Å) +
     `probability_offset`), with p and s the network's own probability and sigma; sigma = `sigma_scale` · s. What is both
     improbable and vaguely placed is what noise looks like, so sigma has a say in the probability.
+
+    Probabilities of the classes of a site, and of the numbers of atoms in a column, are each raised to the power
+    1 / temperature and made to add up to 1 again (Guo et al., On Calibration of Modern Neural Networks, ICML 2017): a
+    temperature above 1 makes a network that is too sure of itself less so, and never changes what is most probable.
     """
 
     probability_slope: float = 1.0
     probability_sigma_slope: float = 0.0
     probability_offset: float = 0.0
     sigma_scale: Annotated[float, Field(gt=0)] = 1.0
+    species_temperature: Annotated[float, Field(gt=0)] = 1.0
+    atoms_temperature: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Manifest(_Section):
@@ -49,8 +58,8 @@ class Manifest(_Section):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
     version: str
-    task: Literal["positions"]
-    specimen: Literal["graphene", "nanoparticle"]
+    task: Literal["positions", "species", "heights"]
+    specimen: Literal["graphene", "nanoparticle", "mos2"]
     kind: Literal["atom", "column"]
     input_frames: Literal[1, 3]
     sampling_angstrom: Annotated[float, Field(gt=0)]
@@ -62,7 +71,13 @@ class Manifest(_Section):
     receptive_field_pixels: Annotated[int, Field(ge=1)]
     """Half width of the region of the input that a cell of the output sees."""
     classes: tuple[str, ...]
-    """Species by channel, after channel 0 which means nothing is there; `metal` means the model tells no element."""
+    """Species by channel, after channel 0 which means nothing is there; `metal` means the model tells no element, and
+    `vacancy` is a site of the lattice that is empty."""
+    deepest_column: Annotated[int, Field(ge=0)] = 0
+    """Atoms in the deepest column the model counts, 0 where it does not count. As many channels follow those of the
+    classes, the first for a column of one atom."""
+    told_defocus: bool = False
+    """Whether the network is also given the defocus of each frame of a series."""
     ranges: StatedRanges
     probability_threshold: Annotated[float, Field(gt=0, lt=1)]
     """Candidates of a lower calibrated probability are left out of the table."""

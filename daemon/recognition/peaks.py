@@ -1,4 +1,4 @@
-"""From the network's heads to sites: sub-pixel positions with probability, sigma and class.
+"""From the network's heads to sites: sub-pixel positions with probability, sigma, class and number of atoms.
 
 Each cell of the output (a few input pixels square) says how probable it is that a site's centre lies in it, where
 that centre is, and how sure it is of that. At low dose the probability of one site spreads over several cells, so a
@@ -34,24 +34,30 @@ class Peaks:
         probability: Shape (n,), that a site is there.
         sigma: Shape (n,), standard deviation of the position along each axis, in input pixels.
         class_probability: Shape (n, classes), that it is of this class if it is there.
+        atoms_probability: Shape (n, deepest column), that the column has 1, 2, ... atoms if it is there; None where the
+            network does not count.
     """
 
     positions: NDArray[np.float32]
     probability: NDArray[np.float32]
     sigma: NDArray[np.float32]
     class_probability: NDArray[np.float32]
+    atoms_probability: NDArray[np.float32] | None = None
 
 
-def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: float) -> Peaks:
+def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: float, deepest_column: int = 0) -> Peaks:
     """Decode the output of a network.
 
     Args:
-        heads: Shape (1 + classes + 3, height, width) in cells: one logit for nothing and one for each class, the offset
-            of the site from the cell's centre along x and y in cells, and the logarithm of its standard deviation.
+        heads: Shape (1 + classes + deepest_column + 3, height, width) in cells: one logit for nothing and one for each
+            class, one logit for each number of atoms, the offset of the site from the cell's centre along x and y in
+            cells, and the logarithm of its standard deviation.
         stride: Input pixels per cell.
         lowest_probability: Sites of a lower probability are left out.
+        deepest_column: Atoms in the deepest column that the network counts, 0 where it does not count.
     """
-    occupancy = class_occupancy(heads)
+    class_logits, atoms_logits = np.split(heads[:-3], [len(heads) - 3 - deepest_column])
+    occupancy = class_occupancy(class_logits)
     total = occupancy.sum(axis=0)
     window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
     # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
@@ -82,12 +88,34 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
         probability=np.clip(window[rows, columns], 0, 1),
         sigma=(np.sqrt(variance) * stride).astype(np.float32),
         class_probability=by_class / np.maximum(by_class.sum(axis=1, keepdims=True), 1e-9),
+        atoms_probability=_count_atoms(atoms_logits, rows, columns, weights) if deepest_column else None,
     )
 
 
-def class_occupancy(heads: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Shape (classes, height, width): the probability that a site of each class is centred in each cell."""
-    logits = heads[:-3]
+def class_occupancy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability that a site of each class is centred in each cell.
+
+    Args:
+        logits: Shape (1 + classes, height, width), of nothing and of each class.
+
+    Returns:
+        Shape (classes, height, width).
+    """
+    return _softmax(logits)[1:]
+
+
+def _count_atoms(
+    logits: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], weights: NDArray[np.floating[Any]]
+) -> NDArray[np.float32]:
+    """Average what the cells around each site say, by their weights of shape (n, 9); shape (n, deepest column)."""
+    # Cells beyond the border have no weight, so it does not matter which cell stands for them.
+    cell_rows = np.clip(rows[:, None] + NEIGHBOURS[:, 0], 0, logits.shape[1] - 1)
+    cell_columns = np.clip(columns[:, None] + NEIGHBOURS[:, 1], 0, logits.shape[2] - 1)
+    by_cell = _softmax(logits[:, cell_rows, cell_columns])
+    return np.asarray((weights * by_cell).sum(axis=2).T, np.float32)
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     exponentials = np.exp(logits - logits.max(axis=0))
-    occupancy: NDArray[Any] = exponentials[1:] / exponentials.sum(axis=0)
-    return occupancy
+    probability: NDArray[np.float32] = exponentials / exponentials.sum(axis=0)
+    return probability

@@ -19,6 +19,9 @@ SPECKLE_DEVIATIONS = 8.0
 NORMALISATION_RADIUS_ANGSTROM = 6.0
 """Standard deviation of the Gaussian window in which mean and contrast are evened out."""
 
+LEAST_FIELD_ANGSTROM = 5.0
+"""Smaller fields hold no lattice."""
+
 
 @dataclass(frozen=True)
 class PreparedFrame:
@@ -54,42 +57,71 @@ def prepare(pixels: NDArray[Any], pixel_size_angstrom: float, sampling_angstrom:
     """
     image = despeckle(pixels.astype(np.float32))
     height, width = image.shape
-    factor = pixel_size_angstrom / sampling_angstrom
+    image = resample(image, pixel_size_angstrom / sampling_angstrom)
+    scale = (width / image.shape[1], height / image.shape[0])
+    return PreparedFrame(normalise(image, sampling_angstrom).image, scale)
+
+
+def resample(image: NDArray[np.float32], factor: float) -> NDArray[np.float32]:
+    """Make an image `factor` times as many pixels wide and high."""
+    height, width = image.shape
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     # Averaging keeps all of the counts when pixels are merged; cubic keeps the lattice when they are split.
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC)
-    return PreparedFrame(normalise(image, sampling_angstrom), (width / size[0], height / size[1]))
+    resampled: NDArray[np.float32] = cv2.resize(
+        image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    )
+    return resampled
 
 
 def despeckle(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Replace hot and dead pixels by the median of their neighbourhood."""
+    """Replace hot and dead pixels by the median of their neighbourhood, in place."""
     median = cv2.medianBlur(image, 3)
-    difference = image - median
-    sample = difference[::3, ::3]
+    sample = image[::3, ::3] - median[::3, ::3]
     deviation = sample.std()
     deviation = sample[np.abs(sample) <= 5 * deviation].std()
-    speckles = np.abs(difference) > SPECKLE_DEVIATIONS * deviation
+    speckles = cv2.compare(cv2.absdiff(image, median), float(SPECKLE_DEVIATIONS * deviation), cv2.CMP_GT)
     # Where more than this stands out, it is signal: single electrons on an empty background.
-    if deviation > 0 and speckles.mean() < 0.01:
-        image[speckles] = median[speckles]
+    if deviation > 0 and cv2.countNonZero(speckles) < 0.01 * image.size:
+        cv2.copyTo(median, speckles, image)
     return image
 
 
-def normalise(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[np.float32]:
+@dataclass(frozen=True)
+class Normalised:
+    """An image whose brightness and contrast are evened out, and the contrast it had.
+
+    Attributes:
+        image: Shape (height, width), local mean 0 and local standard deviation 1.
+        contrast: Local standard deviation over local mean, on a coarse grid that covers the same field. Not finite, or
+            negative, where the local mean is not positive.
+    """
+
+    image: NDArray[np.float32]
+    contrast: NDArray[np.float32]
+
+
+def normalise(image: NDArray[np.float32], sampling_angstrom: float) -> Normalised:
     """Even out brightness and contrast over `NORMALISATION_RADIUS_ANGSTROM`.
 
     Raises:
         FrameError: All pixels are alike.
     """
-    centred = image - _smooth(image, sampling_angstrom)
-    overall_variance = float(np.square(centred).mean())
-    if overall_variance <= 1e-12 * float(np.abs(image).max()) ** 2:
+    mean = _smooth(image, sampling_angstrom)
+    centred = cv2.subtract(image, enlarge(mean, image.shape))
+    overall_variance = cv2.norm(centred, cv2.NORM_L2SQR) / image.size
+    if overall_variance <= 1e-12 * cv2.norm(image, cv2.NORM_INF) ** 2:
         raise FrameError(
             f"all pixels are alike (about {float(image.mean()):g}): check the beam, the shutter and the camera."
         )
-    variance = _smooth(np.square(centred), sampling_angstrom)
+    variance = _smooth(cv2.multiply(centred, centred), sampling_angstrom)
     # The floor keeps a dead corner of the detector flat instead of blowing up its last bit of noise.
-    return np.asarray(centred / np.sqrt(np.maximum(variance, 1e-4 * overall_variance)), np.float32)
+    least_variance = 1e-4 * overall_variance
+    deviation = enlarge(variance, image.shape)
+    # In place: fresh memory of this size costs more than the arithmetic.
+    cv2.sqrt(cv2.max(deviation, least_variance, deviation), deviation)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        contrast = np.asarray(np.sqrt(np.maximum(variance, least_variance)) / mean, np.float32)
+    return Normalised(cv2.divide(centred, deviation, centred), contrast)
 
 
 def _smooth(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[np.float32]:
@@ -98,6 +130,11 @@ def _smooth(image: NDArray[np.float32], sampling_angstrom: float) -> NDArray[np.
     step = 8
     coarse = cv2.resize(image, (max(1, width // step), max(1, height // step)), interpolation=cv2.INTER_AREA)
     radius = NORMALISATION_RADIUS_ANGSTROM / (step * sampling_angstrom)
-    blurred = cv2.GaussianBlur(coarse, (0, 0), radius, borderType=cv2.BORDER_REFLECT)
-    smooth: NDArray[np.float32] = cv2.resize(blurred, (width, height), interpolation=cv2.INTER_LINEAR)
+    blurred: NDArray[np.float32] = cv2.GaussianBlur(coarse, (0, 0), radius, borderType=cv2.BORDER_REFLECT)
+    return blurred
+
+
+def enlarge(coarse: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Interpolate an image on a coarse grid to one of this height and width that covers the same field."""
+    smooth: NDArray[np.float32] = cv2.resize(coarse, shape[::-1], interpolation=cv2.INTER_LINEAR)
     return smooth

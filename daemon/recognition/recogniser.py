@@ -1,30 +1,29 @@
-"""Frame in, atom table out."""
+"""Frame or focal series in, atom table out."""
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from daemon.atoms import atom_table
 from daemon.errors import CalibrationError, FrameError, ModelError
-from daemon.frames import Calibration, CalibrationSource, Frame
+from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
 from daemon.recognition.backends import open_session
+from daemon.recognition.calibrate import calibrate
 from daemon.recognition.judgement import judge
 from daemon.recognition.package import Manifest, ModelPackage
 from daemon.recognition.peaks import Peaks, find_peaks
-from daemon.recognition.preprocess import prepare
+from daemon.recognition.preprocess import LEAST_FIELD_ANGSTROM, PreparedFrame, prepare
 from daemon.recognition.scale import estimate_graphene_pixel_size
+from daemon.recognition.series_input import prepare_series
+from daemon.recognition.tabulate import tabulate
 from daemon.recognition.tiling import TILE_PIXELS, run_tiled
+from daemon.series.alignment import measure_drift
 
 LOWEST_RAW_PROBABILITY = 0.02
 """Candidates below this are dropped before calibration; no calibration lifts them to anything of use."""
-
-LEAST_FIELD_ANGSTROM = 5.0
 
 MAX_INPUT_PIXELS = 16384**2
 """Of the network's input: a gigabyte before the first layer."""
@@ -32,17 +31,20 @@ MAX_INPUT_PIXELS = 16384**2
 
 @dataclass(frozen=True)
 class Recognition:
-    """What was found in one frame.
+    """What was found in one frame or focal series.
 
     Attributes:
-        frame: The frame as acquired.
+        frame: The frame as acquired; of a series the one acquired first, which positions refer to.
         calibration: The pixel size used: the frame's own, or one estimated from its lattice.
         table: The atom table (see `daemon.atoms`).
         warnings: Sentences for the operator: why these atoms may deserve less trust than their probabilities say.
-        latency_ms: Milliseconds by stage: `prepare`, `infer`, `decode`.
+        latency_ms: Milliseconds by stage: `align` (of a series), `prepare`, `infer`, `decode`.
         model: Name of the model.
         model_sha256: Hash of its network.
         backend: Engine, device and precision, such as `openvino CPU bf16`.
+        series: The series with its drift; None for a single frame.
+        peaks: What the table was made of, row by row: also what the network thinks of the answers it did not choose.
+            None where no network was asked.
     """
 
     frame: Frame
@@ -53,6 +55,13 @@ class Recognition:
     model: str
     model_sha256: str
     backend: str
+    series: FocalSeries | None = None
+    peaks: Peaks | None = None
+
+    @property
+    def subject(self) -> Frame | FocalSeries:
+        """What was analysed, as a whole."""
+        return self.series or self.frame
 
 
 class Recogniser:
@@ -83,34 +92,64 @@ class Recogniser:
     def warm_up(self, shape: tuple[int, int], pixel_size_angstrom: float) -> None:
         """Recognise noise once, so that the first real frame of this shape does not pay for compilation and imports."""
         noise = np.random.default_rng(0).poisson(100, shape).astype(np.float32)
-        self.recognise(Frame(noise, "", "warm-up", Calibration(pixel_size_angstrom, CalibrationSource.OVERRIDE)))
+        frame = Frame(noise, "", "warm-up", Calibration(pixel_size_angstrom, CalibrationSource.OVERRIDE))
+        if self.manifest.input_frames == 1:
+            self.recognise(frame)
+        else:
+            over, middle, under = (replace(frame, acquisition=Acquisition(value)) for value in (-120.0, -80.0, -40.0))
+            self.recognise(FocalSeries((over, middle, under), 0, "", "warm-up"))
 
-    def recognise(self, frame: Frame) -> Recognition:
-        """Find the sites of a frame.
+    def recognise(self, subject: Frame | FocalSeries) -> Recognition:
+        """Find the sites of a frame or of a focal series, whichever the model takes.
 
         Raises:
-            FrameError: The frame is blank, or so finely or coarsely sampled that it cannot be resampled.
+            ModelError: The model takes the other.
+            FrameError: A frame is blank, or so finely or coarsely sampled that it cannot be resampled; or the frames of
+                a series share no field.
             CalibrationError: It has no pixel size and its lattice does not tell one.
             BackendError: The engine failed.
         """
+        self._check_kind(subject)
         latency_ms: dict[str, float] = {}
+        frame = subject.reference if isinstance(subject, FocalSeries) else subject
         with _timed(latency_ms, "prepare"):
             calibration = frame.calibration or self._estimate(frame)
-        peaks = self._run(frame.pixels, calibration.pixel_size_angstrom, latency_ms)
+            _check_size(frame.pixels.shape, calibration.pixel_size_angstrom, self.manifest)
+        warnings: list[str] = []
+        if isinstance(subject, FocalSeries):
+            with _timed(latency_ms, "align"):
+                subject, warnings = _aligned(subject, calibration.pixel_size_angstrom)
+        peaks = self._find(subject, calibration.pixel_size_angstrom, latency_ms)
         with _timed(latency_ms, "decode"):
-            peaks = _calibrate(peaks, calibration.pixel_size_angstrom, self.manifest)
-            table = _table(peaks, calibration.pixel_size_angstrom, self.manifest)
-            warnings = judge(frame, calibration, peaks, self.manifest)
+            peaks = calibrate(peaks, calibration.pixel_size_angstrom, self.manifest)
+            table = tabulate(peaks, calibration.pixel_size_angstrom, self.manifest)
+            warnings = warnings + judge(subject, calibration, peaks, self.manifest)
         return Recognition(
             frame=frame,
             calibration=calibration,
             table=table,
+            peaks=peaks,
             warnings=warnings,
             latency_ms=latency_ms,
             model=self.manifest.name,
             model_sha256=self.manifest.onnx_sha256,
             backend=self.backend,
+            series=subject if isinstance(subject, FocalSeries) else None,
         )
+
+    def _check_kind(self, subject: Frame | FocalSeries) -> None:
+        name = self.manifest.name
+        if isinstance(subject, FocalSeries) and self.manifest.input_frames == 1:
+            raise ModelError(
+                f"{subject.name} is a focal series and the model {name} takes single frames; choose a model for "
+                "series, or have the frames analysed one by one."
+            )
+        if isinstance(subject, Frame) and self.manifest.input_frames > 1:
+            raise ModelError(
+                f"{subject.name} is a single frame and the model {name} takes focal series of "
+                f"{self.manifest.input_frames} frames; choose a model for single frames, or say which frames belong "
+                "together."
+            )
 
     def _estimate(self, frame: Frame) -> Calibration:
         if self.manifest.specimen != "graphene":
@@ -121,12 +160,11 @@ class Recogniser:
             )
         return Calibration(estimate_graphene_pixel_size(frame.pixels), CalibrationSource.ESTIMATED)
 
-    def _run(self, pixels: np.ndarray, pixel_size_angstrom: float, latency_ms: dict[str, float]) -> Peaks:
-        """Peaks of a frame, positions and sigma in acquired pixels, before calibration."""
+    def _find(self, subject: Frame | FocalSeries, pixel_size_angstrom: float, latency_ms: dict[str, float]) -> Peaks:
+        """Peaks, positions and sigma in acquired pixels, before calibration."""
         manifest = self.manifest
         with _timed(latency_ms, "prepare"):
-            _check_size(pixels.shape, pixel_size_angstrom, manifest)
-            prepared = prepare(pixels, pixel_size_angstrom, manifest.sampling_angstrom)
+            prepared = self._prepare(subject, pixel_size_angstrom)
         with _timed(latency_ms, "infer"):
             heads = run_tiled(
                 self._session,
@@ -137,13 +175,33 @@ class Recogniser:
                 self._tile_pixels,
             )
         with _timed(latency_ms, "decode"):
-            peaks = find_peaks(heads, manifest.stride, LOWEST_RAW_PROBABILITY)
-            return Peaks(
+            peaks = find_peaks(heads, manifest.stride, LOWEST_RAW_PROBABILITY, manifest.deepest_column)
+            return replace(
+                peaks,
                 positions=prepared.to_acquired(peaks.positions).astype(np.float32),
-                probability=peaks.probability,
                 sigma=peaks.sigma * np.float32(np.mean(prepared.scale)),
-                class_probability=peaks.class_probability,
             )
+
+    def _prepare(self, subject: Frame | FocalSeries, pixel_size_angstrom: float) -> PreparedFrame:
+        sampling_angstrom = self.manifest.sampling_angstrom
+        if isinstance(subject, Frame):
+            return prepare(subject.pixels, pixel_size_angstrom, sampling_angstrom)
+        assert subject.drift_angstrom is not None
+        return prepare_series(
+            [frame.pixels for frame in subject.frames],
+            pixel_size_angstrom,
+            sampling_angstrom,
+            subject.drift_angstrom,
+            subject.defocus_angstrom if self.manifest.told_defocus else None,
+        )
+
+
+def _aligned(series: FocalSeries, pixel_size_angstrom: float) -> tuple[FocalSeries, list[str]]:
+    """A series with its drift, measured where it is not known, and warnings where that is doubtful."""
+    if series.drift_angstrom is not None:
+        return series, []
+    drift = measure_drift(series, pixel_size_angstrom)
+    return replace(series, drift_angstrom=drift.drift_angstrom), drift.warnings
 
 
 def _check_size(shape: tuple[int, ...], pixel_size_angstrom: float, manifest: Manifest) -> None:
@@ -153,50 +211,6 @@ def _check_size(shape: tuple[int, ...], pixel_size_angstrom: float, manifest: Ma
         raise FrameError(f"{extent}, too little to hold a lattice; check the pixel size.")
     if height * width > MAX_INPUT_PIXELS * manifest.sampling_angstrom**2:
         raise FrameError(f"{extent}, too much to be seen atom by atom; check the pixel size.")
-
-
-def _calibrate(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> Peaks:
-    """Apply the manifest's calibration and threshold."""
-    calibration = manifest.calibration
-    logit, log_sigma = calibration_features(peaks.probability, peaks.sigma * pixel_size_angstrom)
-    logit = (
-        calibration.probability_slope * logit
-        + calibration.probability_sigma_slope * log_sigma
-        + calibration.probability_offset
-    )
-    probability = 1 / (1 + np.exp(-logit))
-    kept = probability >= manifest.probability_threshold
-    return Peaks(
-        positions=peaks.positions[kept],
-        probability=probability[kept].astype(np.float32),
-        sigma=peaks.sigma[kept] * np.float32(calibration.sigma_scale),
-        class_probability=peaks.class_probability[kept],
-    )
-
-
-def calibration_features(
-    probability: NDArray[np.floating[Any]], sigma_angstrom: NDArray[np.floating[Any]]
-) -> tuple[NDArray[np.floating[Any]], NDArray[np.floating[Any]]]:
-    """What the calibrated probability is a function of, from the network's own; see `daemon.recognition.package`."""
-    clipped = np.clip(probability, 1e-6, 1 - 1e-6)
-    return np.log(clipped / (1 - clipped)), np.log(sigma_angstrom / 0.2)
-
-
-def _table(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa.Table:
-    """The atom table, species named where the model tells them."""
-    best = peaks.class_probability.argmax(axis=1)
-    # `metal` is what a model says that tells no element.
-    names = [None if name == "metal" else name for name in manifest.classes]
-    told = len(names) > 1
-    return atom_table(
-        peaks.positions,
-        pixel_size_angstrom,
-        manifest.kind,
-        peaks.probability,
-        peaks.sigma * pixel_size_angstrom,
-        species=[names[index] for index in best],
-        species_probability=peaks.class_probability.max(axis=1, initial=0.0) if told else None,
-    )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def run_tiled(
 
     Args:
         session: The network.
-        image: Shape (height, width).
+        image: Shape (channels, height, width), or (height, width) for a single channel.
         stride: Image pixels per output cell.
         multiple: The network's input must be a multiple of this.
         reach: Half width in pixels of what one output cell sees.
@@ -30,14 +30,15 @@ def run_tiled(
     Returns:
         Heads of shape (channels, rows, columns), cut to the cells whose centres lie in the image.
     """
-    height, width = image.shape
-    padded = np.pad(image, ((0, -height % multiple), (0, -width % multiple)))
-    rows, columns = (extent // stride for extent in padded.shape)
+    channels = image if image.ndim == 3 else image[None]
+    _, height, width = channels.shape
+    padded = np.pad(channels, ((0, 0), (0, -height % multiple), (0, -width % multiple)))
+    rows, columns = (extent // stride for extent in padded.shape[1:])
     heads: NDArray[np.float32] | None = None
     overlap = -(-reach // multiple) * multiple
-    for top, bottom, keep_top, keep_bottom in _spans(padded.shape[0], tile, overlap):
-        for left, right, keep_left, keep_right in _spans(padded.shape[1], tile, overlap):
-            part = session.run(np.ascontiguousarray(padded[None, None, top:bottom, left:right]))[0]
+    for top, bottom, keep_top, keep_bottom in _spans(padded.shape[1], tile, overlap):
+        for left, right, keep_left, keep_right in _spans(padded.shape[2], tile, overlap):
+            part = session.run(np.ascontiguousarray(padded[None, :, top:bottom, left:right]))[0]
             if heads is None:
                 heads = np.empty((len(part), rows, columns), np.float32)
             heads[:, keep_top // stride : keep_bottom // stride, keep_left // stride : keep_right // stride] = part[

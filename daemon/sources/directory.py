@@ -76,7 +76,7 @@ class DirectorySource:
         self._identity: tuple[int, int] | None = None
         self._is_lost = False
 
-    def arrivals(self, stop: Event) -> Iterator[Arrival | Failure]:
+    def arrivals(self, stop: Event) -> Iterator[Arrival | Failure | None]:
         """Yield each file's frames once it is complete, new files before those that were there at start."""
         self._identity = _identity(self._folder)
         with FolderWatch(self._folder) as watch:
@@ -89,6 +89,8 @@ class DirectorySource:
                     listed_at = monotonic()
                 if due := self._candidates.due(monotonic()):
                     yield from self._read(*due, stop)
+                else:
+                    yield None
 
     def _note_backlog(self) -> None:
         """Remember to read what came while nobody watched, unless its results are there."""
@@ -214,8 +216,8 @@ class DirectorySource:
             for arrival in self._arrivals_from(path, candidate):
                 if isinstance(arrival, Failure):
                     failures.append(arrival)
-                elif arrival.frame.frame_id not in candidate.delivered:
-                    candidate.delivered.add(arrival.frame.frame_id)
+                elif arrival.subject.frame_id not in candidate.delivered:
+                    candidate.delivered.add(arrival.subject.frame_id)
                     yield arrival
                 if stop.is_set():
                     return

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from threading import Event
 from typing import Protocol
 
-from daemon.frames import Frame
+from daemon.frames import FocalSeries, Frame
 
 TOP = PurePosixPath()
 """The results directory itself."""
@@ -14,12 +14,13 @@ TOP = PurePosixPath()
 
 @dataclass(frozen=True)
 class Arrival:
-    """A frame as its source hands it over.
+    """A frame as its source hands it over, or a focal series made of such frames.
 
     Attributes:
         source: Name of the source in config.toml.
-        origin: What it was read from, for messages and result headers: a file's path or a series on the wire.
-        frame: The frame.
+        origin: What it was read from, for messages and result headers: a file's path or a series on the wire; of a
+            focal series, that of its first frame.
+        subject: What is to be analysed.
         read_ms: Milliseconds it took to read it.
         folder: Folder below the results directory that its results belong in.
         resumed: It was there before the daemon started, and may have results already.
@@ -28,7 +29,7 @@ class Arrival:
 
     source: str
     origin: str
-    frame: Frame
+    subject: Frame | FocalSeries
     read_ms: float
     folder: PurePosixPath = TOP
     resumed: bool = False
@@ -49,5 +50,5 @@ class Source(Protocol):
 
     name: str
 
-    def arrivals(self, stop: Event) -> Iterator[Arrival | Failure]:
-        """Yield frames and failures as they come, until `stop` is set."""
+    def arrivals(self, stop: Event) -> Iterator[Arrival | Failure | None]:
+        """Yield frames and failures as they come, until `stop` is set, and None when nothing came for a moment."""

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,30 +23,40 @@ PIXEL_SIZE_ANGSTROM = 0.1
 @pytest.fixture(scope="session")
 def blob_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real package for the real engines: one convolution that answers to blobs of 0.15 Å."""
-    folder = tmp_path_factory.mktemp("models") / "blobs"
+    return write_blob_package(tmp_path_factory.mktemp("models") / "blobs", frames=1)
+
+
+@pytest.fixture(scope="session")
+def blob_triplet_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for focal series: it answers to blobs that stand at one place in all three frames."""
+    return write_blob_package(tmp_path_factory.mktemp("models") / "blob-triplet", frames=3)
+
+
+def write_blob_package(folder: Path, frames: int) -> Path:
     folder.mkdir()
     y, x = np.mgrid[-4:4, -4:4] + 0.5
     blob = np.exp(-(x**2 + y**2) / (2 * 1.5**2))
-    weights = np.zeros((5, 1, 8, 8), np.float32)  # nothing, metal, offset x, offset y, log sigma
-    weights[1, 0] = 10 * blob / (blob**2).sum()
+    channels = 1 if frames == 1 else 2 * frames  # of a series, the frames and the contrast of each
+    weights = np.zeros((5, channels, 8, 8), np.float32)  # nothing, metal, offset x, offset y, log sigma
+    weights[1, :frames] = 10 * blob / (blob**2).sum() / frames
     # A blob's centre is at 7 or more standard deviations of the normalised frame, noise below 2.
     biases = np.array([0, -40, 0, 0, -1], np.float32)
     graph = helper.make_graph(
         [helper.make_node("Conv", ["image", "weights", "biases"], ["heads"], strides=[2, 2], pads=[3, 3, 3, 3])],
         "blobs",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 1, "height", "width"])],
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, "height", "width"])],
         [helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", 5, "rows", "columns"])],
         [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(biases, "biases")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     onnx.save(model, folder / "model.onnx")
     manifest = {
-        "name": "blobs",
+        "name": folder.name,
         "version": "1.0",
         "task": "positions",
         "specimen": "nanoparticle",
         "kind": "column",
-        "input_frames": 1,
+        "input_frames": frames,
         "sampling_angstrom": PIXEL_SIZE_ANGSTROM,
         "stride": 2,
         "input_multiple": 8,
@@ -57,6 +68,7 @@ def blob_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "voltage_kv": [60, 300],
             "spherical_aberration_um": [-20, 20],
             "defocus_angstrom": [-200, 200],
+            "defocus_step_angstrom": None if frames == 1 else [20, 60],
         },
         "probability_threshold": 0.5,
         "calibration": {},
@@ -93,6 +105,13 @@ def write_frame() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def no_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blobs on a grid look the same wherever they drift to: take series as they are."""
+    still = SimpleNamespace(drift_angstrom=np.zeros((3, 2)), warnings=[])
+    monkeypatch.setattr("daemon.recognition.recogniser.measure_drift", lambda *_: still)
 
 
 @pytest.fixture(scope="session")

@@ -29,12 +29,14 @@ def test_shipped_file_is_valid_and_shows_the_defaults() -> None:
     source = configuration.sources[0]
     assert source.path == SHIPPED.parent / "incoming"
     assert (source.policy, source.model, source.pixel_size_angstrom) == ("lossless", "graphene", None)
+    assert (source.series_pattern, source.series_timeout_seconds) == (None, 30)
     assert configuration.publish.files.directory == SHIPPED.parent / "results"
     assert configuration.limits.for_reading() == DEFAULT_LIMITS == ReadLimits(268_435_456, 8_589_934_592)
     text = SHIPPED.read_text(encoding="utf-8")
     for line in (
         'policy = "lossless"',
         'model = "graphene"',
+        "series_timeout_seconds = 30",
         'backend = "auto"',
         'directory = "results"',
         "overlays = true",
@@ -109,6 +111,40 @@ def test_verifying_looks_at_folders_and_models(config: Path) -> None:
     assert "line 4: sources[0].path: the folder" in found[1]
     assert "nowhere does not exist" in found[1]
     assert found[2].startswith("line 5: sources[0].model: There is no model 'unobtainium'")
+
+
+def test_series_patterns_are_checked(config: Path) -> None:
+    found = mistakes(
+        config,
+        """\
+        [[sources]]
+        name = "camera"
+        type = "directory"
+        path = "incoming"
+        series_pattern = '(?P<series>.+)_(\\d+)'
+        series_timeout_seconds = 0
+
+        [[sources]]
+        name = "other"
+        type = "directory"
+        path = "incoming"
+        series_pattern = '(?P<series>.+'
+        """,
+    )
+    assert found[0].startswith("line 5: sources[0].series_pattern: has no group named index; name both, as in")
+    assert found[1].startswith("line 6: sources[0].series_timeout_seconds: input should be greater than 0")
+    assert found[2].startswith("line 12: sources[1].series_pattern: is not a regular expression (")
+    assert len(found) == 3
+
+
+def test_a_model_for_series_loses_no_frames(config: Path, blob_triplet_model: Path) -> None:
+    (config.parent / "incoming").mkdir()
+    source = f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\nmodel = "{blob_triplet_model}"\n'
+    config.write_text(source)
+    assert load_configuration(config, verify=True, environment={}).sources[0].policy == "lossless"
+    (mistake,) = mistakes(config, source + 'policy = "latest"\n', verify=True)
+    assert mistake.startswith("line 5: sources[0].model:")
+    assert 'none of which may be left out; set policy = "lossless", or choose' in mistake
 
 
 def test_nothing_to_run_is_a_mistake(config: Path) -> None:

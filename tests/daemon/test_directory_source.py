@@ -53,7 +53,8 @@ class Watching:
 
     def _run(self, source: DirectorySource) -> None:
         for arrival in source.arrivals(self._stop):
-            self._arrived.put(arrival)
+            if arrival:
+                self._arrived.put(arrival)
 
     def next(self) -> Arrival | Failure:
         return self._arrived.get(timeout=PATIENCE_SECONDS)
@@ -63,7 +64,7 @@ class Watching:
         arrivals = [self.next() for _ in range(number)]
         with pytest.raises(Empty):
             print("unexpected:", self._arrived.get(timeout=QUIET_SECONDS))  # noqa: T201
-        return [arrival.frame.name for arrival in arrivals if isinstance(arrival, Arrival)]
+        return [arrival.subject.name for arrival in arrivals if isinstance(arrival, Arrival)]
 
     def stop(self) -> None:
         self._stop.set()
@@ -110,8 +111,8 @@ def test_a_sidecar_written_first_does_not_delay_a_frame_renamed_in(
     arrival = watching.next()
 
     assert isinstance(arrival, Arrival)
-    assert arrival.frame.calibration is not None
-    assert arrival.frame.calibration.pixel_size_angstrom == 0.1
+    assert arrival.subject.calibration is not None
+    assert arrival.subject.calibration.pixel_size_angstrom == 0.1
 
 
 def test_a_file_written_slowly_is_read_whole(watching: Watching, tmp_path: Path, write_frame: WriteFrame) -> None:
@@ -121,7 +122,7 @@ def test_a_file_written_slowly_is_read_whole(watching: Watching, tmp_path: Path,
     write_in_pieces(file, watching.folder, pieces=3, pause_seconds=directory.SETTLE_SECONDS + 0.3)
     arrival = watching.next()
     assert isinstance(arrival, Arrival)
-    np.testing.assert_array_equal(arrival.frame.pixels, np.load(file))
+    np.testing.assert_array_equal(arrival.subject.pixels, np.load(file))
     assert watching.names(0) == []
 
 
@@ -135,7 +136,7 @@ def test_a_file_that_stays_torn_fails_once_and_heals(
     write_frame(watching.folder / "good.npy")
     first, second = watching.next(), watching.next()
     assert isinstance(first, Arrival)
-    assert first.frame.name == "good", "a torn file holds nobody up"
+    assert first.subject.name == "good", "a torn file holds nobody up"
     assert isinstance(second, Failure)
     assert second.origin == str(torn)
     assert "cut short" in str(second.error)
@@ -151,7 +152,7 @@ def test_a_changed_file_is_read_again(watching: Watching, write_frame: WriteFram
     second = watching.next()
     assert isinstance(first, Arrival)
     assert isinstance(second, Arrival)
-    assert first.frame.frame_id != second.frame.frame_id
+    assert first.subject.frame_id != second.subject.frame_id
 
 
 def test_files_there_at_start_are_read_unless_finished(watching: Watching, write_frame: WriteFrame) -> None:
@@ -262,7 +263,7 @@ def test_a_folder_in_the_place_of_another_is_watched_anew(
     write_frame(watching.folder / "second.npy")
     while not isinstance(arrival := watching.next(), Arrival):
         assert "is gone" in str(arrival.error)  # it may have been looked for in between
-    assert arrival.frame.name == "second"
+    assert arrival.subject.name == "second"
     for pause in ("RESCAN_SECONDS", "UNANNOUNCED_RESCAN_SECONDS"):  # from now on only announcements tell
         monkeypatch.setattr(directory, pause, 1e6)
     write_frame(watching.folder / "third.npy")
@@ -301,8 +302,8 @@ def test_a_sidecar_that_comes_later_is_heeded(watching: Watching, write_frame: W
     second = watching.next()
     assert isinstance(first, Arrival)
     assert isinstance(second, Arrival)
-    assert first.frame.acquisition.voltage_kv is None
-    assert second.frame.acquisition.voltage_kv == 80
+    assert first.subject.acquisition.voltage_kv is None
+    assert second.subject.acquisition.voltage_kv == 80
     (watching.folder / "other.json").write_text("{}")
     assert watching.names(0) == []
 
@@ -377,7 +378,7 @@ def test_one_bad_image_costs_a_stack_no_other(
     watching.start()
     np.save(watching.folder / "movie.npy", images)
     arrivals = [watching.next() for _ in range(4)]
-    names = [arrival.frame.name for arrival in arrivals if isinstance(arrival, Arrival)]
+    names = [arrival.subject.name for arrival in arrivals if isinstance(arrival, Arrival)]
     assert names == ["movie-0000", "movie-0002", "movie-0003"]
     assert isinstance(arrivals[3], Failure), "reported last, for it was tried again"
     assert str(arrivals[3].error).startswith("movie-0001: 1 pixels are NaN")
@@ -390,7 +391,7 @@ def test_stopping_does_not_wait_for_the_rest_of_a_stack(
     images = [np.load(write_frame(tmp_path / "image.npy", seed=seed)) for seed in range(9)]
     np.save(watching.folder / "movie.npy", np.stack(images))
     stop, arrived = threading.Event(), []
-    for arrival in watching.new_source().arrivals(stop):
+    for arrival in filter(None, watching.new_source().arrivals(stop)):
         arrived.append(arrival)
         stop.set()
     assert len(arrived) == 1

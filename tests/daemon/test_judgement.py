@@ -1,12 +1,15 @@
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from daemon.frames import Acquisition, Calibration, CalibrationSource, Frame
+from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
 from daemon.recognition.judgement import judge
 from daemon.recognition.package import Manifest, StatedRanges
 from daemon.recognition.peaks import Peaks
 
 PIXEL_SIZE = 0.2
+MOS2_CLASSES = ("Mo", "S2", "S", "vacancy", "substitution")
 
 
 def manifest(specimen: str) -> Manifest:
@@ -17,18 +20,19 @@ def manifest(specimen: str) -> Manifest:
             "task": "positions",
             "specimen": specimen,
             "kind": "atom" if specimen == "graphene" else "column",
-            "input_frames": 1,
+            "input_frames": 3 if specimen == "mos2" else 1,
             "sampling_angstrom": 0.2,
             "stride": 2,
             "input_multiple": 16,
             "receptive_field_pixels": 100,
-            "classes": ["C"],
+            "classes": MOS2_CLASSES if specimen == "mos2" else ["C"],
             "ranges": StatedRanges(
                 pixel_size_angstrom=(0.03, 0.65),
                 dose_per_square_angstrom=(300, 1e6),
                 voltage_kv=(80, 80),
                 spherical_aberration_um=(-20, 20),
                 defocus_angstrom=(-110, 110),
+                defocus_step_angstrom=(25, 55),
             ),
             "probability_threshold": 0.5,
             "calibration": {},
@@ -144,3 +148,127 @@ def test_an_unsure_network_says_so() -> None:
 )
 def test_conditions_outside_of_the_training_are_said(acquisition: Acquisition, name: str) -> None:
     assert any(f"The {name}," in w and "trained for" in w for w in warnings_for(sheet(), acquisition=acquisition))
+
+
+@pytest.mark.parametrize("defocus_angstrom", [-110.0, 110.0])
+def test_the_ends_of_a_range_belong_to_it(defocus_angstrom: float) -> None:
+    assert warnings_for(sheet(), acquisition=Acquisition(defocus_angstrom=defocus_angstrom)) == []
+
+
+def mos2_sheet(bond: float = 1.824, side: float = 60.0) -> tuple[np.ndarray, np.ndarray]:
+    """Sites of a perfect sheet and their classes, as indices of `MOS2_CLASSES`."""
+    a = bond * np.sqrt(3)
+    i, j = np.mgrid[-60:60, -60:60]
+    cells = np.stack([a * (i + 0.5 * j), a * np.sqrt(0.75) * j], axis=-1).reshape(-1, 2)
+    sites = np.concatenate([cells, cells + [0, bond]])
+    classes = np.repeat([0, 1], len(cells))
+    inside = ((sites > 0) & (sites < side)).all(axis=1)
+    return sites[inside], classes[inside]
+
+
+def focal_series(
+    defocus: tuple[float, float, float] = (-130.0, -90.0, -50.0),
+    doses: tuple[float, float, float] = (1000.0, 1000.0, 1000.0),
+    voltage_kv: float = 80.0,
+) -> FocalSeries:
+    frames = [
+        Frame(
+            np.zeros((300, 300), np.uint16),
+            "id",
+            f"frame-{index}",
+            acquisition=Acquisition(defocus[index], doses[index], voltage_kv),
+        )
+        for index in range(3)
+    ]
+    return FocalSeries((frames[0], frames[1], frames[2]), 0, "id", "series")
+
+
+def mos2_warnings(
+    sites: np.ndarray,
+    classes: np.ndarray,
+    series: FocalSeries | None = None,
+    pixel_size: float = PIXEL_SIZE,
+) -> list[str]:
+    count = len(sites)
+    peaks = Peaks(
+        (sites / pixel_size).astype(np.float32),
+        np.full(count, 0.99, np.float32),
+        np.full(count, 0.3, np.float32),
+        np.eye(len(MOS2_CLASSES), dtype=np.float32)[classes],
+    )
+    calibration = Calibration(pixel_size, CalibrationSource.METADATA)
+    return judge(series or focal_series(), calibration, peaks, manifest("mos2"))
+
+
+def damaged_mos2() -> tuple[np.ndarray, np.ndarray]:
+    """With vacancies of every kind, substitutions, antisites, a line of vacancies, a hole, an edge, and errors."""
+    rng = np.random.default_rng(0)
+    sites, classes = mos2_sheet()
+    chance = rng.random(len(sites))
+    classes = classes.copy()
+    classes[(classes == 1) & (chance < 0.15)] = 2
+    classes[chance > 0.96] = 3
+    classes[(chance > 0.94) & (chance < 0.96)] = 4
+    classes[(chance > 0.93) & (chance < 0.94)] ^= 1
+    classes[(np.abs(sites[:, 1] - 40) < 1) & (classes == 1)] = 3
+    gone = (np.hypot(*(sites - [20, 15]).T) < 8) | (sites[:, 0] > 52 + 3 * np.sin(sites[:, 1]))
+    sites = sites + rng.normal(0, 0.1, sites.shape)
+    return sites[~gone], classes[~gone]
+
+
+@pytest.mark.parametrize("sheet_of", [mos2_sheet, damaged_mos2])
+def test_mos2_gives_no_warning(sheet_of: Callable[[], tuple[np.ndarray, np.ndarray]]) -> None:
+    assert mos2_warnings(*sheet_of()) == []
+
+
+def test_elements_at_random_are_noticed() -> None:
+    sites, classes = damaged_mos2()
+
+    warnings = mos2_warnings(sites, np.random.default_rng(0).permutation(classes))
+
+    assert any("The elements found contradict MoS2's lattice" in w for w in warnings)
+
+
+def test_hexagon_centres_among_the_sites_are_noticed() -> None:
+    sites, classes = mos2_sheet()
+    centres = sites[classes == 0][::3] + [0, -1.824]
+
+    warnings = mos2_warnings(np.concatenate([sites, centres]), np.append(classes, np.full(len(centres), 3)))
+
+    assert any("contradict MoS2's geometry" in w for w in warnings)
+
+
+def test_sites_at_random_are_noticed() -> None:
+    rng = np.random.default_rng(0)
+    sites = rng.uniform(0, 60, (900, 2))
+
+    assert any("contradict MoS2's geometry" in w for w in mos2_warnings(sites, rng.integers(0, 3, 900)))
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_a_wrong_pixel_size_of_mos2_is_noticed(factor: float) -> None:
+    sites, classes = mos2_sheet(bond=1.824 * factor)
+
+    warnings = mos2_warnings(sites, classes, pixel_size=0.2 * factor)
+
+    assert any("a pixel size of 0.2000 Å would fit" in w for w in warnings)
+
+
+@pytest.mark.parametrize(
+    ("series", "expected"),
+    [
+        (focal_series(defocus=(110.0, 150.0, 190.0)), "The defocus of the middle frame, 150 Å, is outside"),
+        (focal_series(defocus=(-100.0, -90.0, -50.0)), "The defocus step, 10 Å, is outside"),
+        (focal_series(defocus=(-160.0, -90.0, -20.0)), "The defocus step, 70 Å, is outside"),
+        (focal_series(doses=(1000.0, 100.0, 1000.0)), "The dose, 100 e/Å², is outside"),
+        (focal_series(voltage_kv=300.0), "The voltage, 300 kV, is outside"),
+    ],
+)
+def test_each_condition_of_a_series_outside_of_the_training_is_said_once(series: FocalSeries, expected: str) -> None:
+    (warning,) = mos2_warnings(*mos2_sheet(), series)
+
+    assert warning.startswith(expected)
+
+
+def test_the_outer_frames_of_a_series_may_lie_outside_of_the_range_of_the_middle_one() -> None:
+    assert mos2_warnings(*mos2_sheet(), focal_series(defocus=(-150.0, -100.0, -50.0))) == []

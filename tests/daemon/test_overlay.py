@@ -1,6 +1,7 @@
 """The overlay shows each atom where it is, and says what the operator needs to judge it."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -9,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from daemon.atoms import atom_table
-from daemon.frames import Calibration, CalibrationSource, Frame
+from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
 from daemon.publish.overlay import draw_overlay, stretch_contrast
-from daemon.publish.palette import OKABE_ITO, class_colours, probability_colours
+from daemon.publish.palette import OKABE_ITO, class_colours, height_colours, probability_colours
 from daemon.publish.scale_bar import scale_bar
 from daemon.recognition.recogniser import Recognition
 
@@ -22,7 +23,9 @@ def recognition(
     *,
     pixel_size_angstrom: float = 0.12,
     source: CalibrationSource = CalibrationSource.METADATA,
-    species: list[str] | None = None,
+    species: list[str | None] | None = None,
+    kind: str | list[str] = "atom",
+    n_atoms: list[int | None] | None = None,
     probability: Any = None,
     warnings: tuple[str, ...] = (),
     name: str = "frame-0001",
@@ -30,7 +33,7 @@ def recognition(
     positions = np.asarray(positions_px, np.float64).reshape(-1, 2)
     count = len(positions)
     probability = np.full(count, 0.97) if probability is None else np.asarray(probability)
-    table = atom_table(positions, pixel_size_angstrom, "atom", probability, np.full(count, 0.1), species)
+    table = atom_table(positions, pixel_size_angstrom, kind, probability, np.full(count, 0.1), species, n_atoms=n_atoms)
     return Recognition(
         frame=Frame(pixels, "camera/-/1/0123456789abcdef", name),
         calibration=Calibration(pixel_size_angstrom, source),
@@ -176,10 +179,16 @@ def as_seen(colours: Any, vision: str) -> NDArray[np.float32]:
 
 
 @pytest.mark.parametrize("vision", COLOUR_VISION)
-@pytest.mark.parametrize("classes", [["metal", "support"], ["Mo", "S", "S2", "vacancy"]])
+@pytest.mark.parametrize("classes", [["metal", "support"], ["Mo", "S", "S2", "vacancy", "substitution"]])
 def test_classes_are_told_apart_with_any_colour_vision(vision: str, classes: list[str]) -> None:
     lab = as_seen(list(class_colours(classes).values()), vision)
     assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)) > 15
+
+
+@pytest.mark.parametrize("vision", COLOUR_VISION)
+def test_heights_are_read_with_any_colour_vision_and_even_in_grey(vision: str) -> None:
+    lightness = as_seen(height_colours(np.arange(1, 16), 15), vision)[:, 0]
+    assert (np.diff(lightness) > 0.5).all()
 
 
 @pytest.mark.parametrize("vision", COLOUR_VISION)
@@ -253,3 +262,102 @@ def test_strange_names_and_warnings_do_not_break_the_layout() -> None:
 def test_a_name_that_is_not_unicode_is_drawn() -> None:
     odd = draw_overlay(recognition(flat(256, 256), name="bad\udcff"))
     assert odd.tobytes() == draw_overlay(recognition(flat(256, 256), name="bad?")).tobytes()
+
+
+def radii_of_rings(image: NDArray[np.uint8], x: int, y: int) -> NDArray[np.int64]:
+    """Distances from a place, in pixels, at which all around there is colour."""
+    rows, columns = np.indices(image.shape[:2])
+    distance = np.round(np.hypot(columns - x, rows - y)).astype(int)
+    return np.array([radius for radius in range(2, 18) if coloured(image)[distance == radius].mean() > 0.5])
+
+
+def test_vacancies_are_ringed_twice_in_a_colour_of_their_own() -> None:
+    places = [(200, 200), (260, 200), (600, 600)]
+    kinds, species = ["column", "column", "vacancy"], ["Mo", "S2", None]
+    image = np.asarray(draw_overlay(recognition(flat(1024, 1024), places, kind=kinds, species=species)))
+
+    site, vacancy = radii_of_rings(image, 200, 200), radii_of_rings(image, 600, 600)
+
+    assert (np.diff(site) == 1).all(), "one ring"
+    assert (np.diff(vacancy) > 1).sum() == 1, "two rings"
+    assert vacancy.max() > site.max()
+    colours = class_colours(["Mo", "S2", "vacancy"])
+    assert ring_colour(image, 600, 600) == pytest.approx(np.array(colours["vacancy"]), abs=40)
+    assert len(set(colours.values())) == 3
+
+
+def test_colour_means_height_where_columns_are_counted() -> None:
+    places = [(200, 200), (400, 400), (600, 600), (800, 800)]
+    species, n_atoms = ["Au", "Au", "Au", "support"], [1, 8, 15, None]
+    gold = recognition(flat(1024, 1024), places, species=species, n_atoms=n_atoms, pixel_size_angstrom=0.06)
+    image = np.asarray(draw_overlay(gold))
+
+    scale = height_colours(np.arange(1, 16), 15)
+    for (x, y), number in zip(places[:3], (1, 8, 15), strict=True):
+        nearest = np.linalg.norm(scale - ring_colour(image, x, y), axis=1).argmin() + 1
+        assert nearest == pytest.approx(number, abs=1)
+    assert ring_colour(image, 800, 800) == pytest.approx(np.array(class_colours(["support"])["support"]), abs=40)
+
+
+def columns_of_gold(spacing_px: float, side: int, n_atoms: int | None) -> Recognition:
+    places = np.stack(np.meshgrid(*[np.arange(spacing_px, side - spacing_px, spacing_px)] * 2), axis=-1).reshape(-1, 2)
+    species: list[str | None] = ["Au" if n_atoms else "support"] * len(places)
+    pixel_size = 2.5 / spacing_px
+    numbers = [n_atoms] * len(places)
+    return recognition(flat(side, side), places, pixel_size_angstrom=pixel_size, species=species, n_atoms=numbers)
+
+
+@pytest.mark.parametrize(("spacing_px", "side"), [(21.0, 1024), (12.0, 256), (60.0, 1024)])
+@pytest.mark.parametrize("n_atoms", [7, 24])
+def test_numbers_stand_inside_the_rings_where_there_is_room(spacing_px: float, side: int, n_atoms: int) -> None:
+    picture = draw_overlay(columns_of_gold(spacing_px, side, n_atoms))
+    image = np.asarray(picture)
+    zoom = picture.width // side
+    centre = round((3 * spacing_px + 0.5) * zoom - 0.5)
+    reach = round(0.36 * spacing_px * zoom)
+
+    patch = image[centre - reach : centre + reach + 1, centre - reach : centre + reach + 1]
+    white = (patch > 220).all(axis=2)
+    rows, columns = np.nonzero(white)
+
+    assert np.ptp(rows) >= 6, "digits are at least 7 pixels high"
+    assert (rows.min() + rows.max(), columns.min() + columns.max()) == pytest.approx((2 * reach, 2 * reach), abs=3)
+    assert np.hypot(rows - reach, columns - reach).max() < reach, "the ring is around the number"
+    # A dark edge parts the number from whatever grey the column has.
+    assert (patch < 60).all(axis=2).any()
+
+
+def test_no_numbers_where_columns_stand_too_close_to_read_them() -> None:
+    picture = draw_overlay(columns_of_gold(5.0, 1024, 7))
+    frame = np.asarray(picture)[: picture.width]
+    assert coloured(frame).any()
+    assert not (frame > 220).all(axis=2).any()
+
+
+def test_columns_that_are_not_counted_have_no_number() -> None:
+    picture = draw_overlay(columns_of_gold(60.0, 512, None))
+    assert not (np.asarray(picture)[: picture.width] > 220).all(axis=2).any()
+
+
+def test_numbers_at_the_border_are_drawn() -> None:
+    corners = [(0, 0), (255, 0), (0, 255), (255, 255)]
+    image = np.asarray(draw_overlay(recognition(flat(256, 256), corners, species=["Au"] * 4, n_atoms=[12] * 4)))
+    for x, y in ((0, 0), (1000, 0), (0, 1000), (1000, 1000)):
+        assert (image[y : y + 24, x : x + 24] > 220).all(axis=2).any()
+
+
+def test_the_panel_tells_of_the_series() -> None:
+    single = recognition(flat(1024, 1024), [(200, 200)])
+    defocus = (-130.0, -90.0, -50.0)
+    over, middle, under = (replace(single.frame, acquisition=Acquisition(value)) for value in defocus)
+    series = FocalSeries((over, middle, under), 1, single.frame.frame_id, single.frame.name)
+    drift = np.array([[3.0, -4.0], [0.0, 0.0], [1.0, 0.0]])
+
+    pictures = [
+        draw_overlay(replace(single, series=known)) for known in (None, series, replace(series, drift_angstrom=drift))
+    ]
+
+    frames = [np.asarray(picture)[:1024] for picture in pictures]
+    assert all((frame == frames[0]).all() for frame in frames), "the frame shown is the one acquired first"
+    assert pictures[0].height < pictures[1].height == pictures[2].height
+    assert pictures[1].tobytes() != pictures[2].tobytes()

@@ -29,10 +29,12 @@ def arrival_of(name: str, origin: str = "/data/frame.tif", folder: str = "", see
 
 
 def recognition_of(arrival: Arrival) -> Recognition:
-    assert arrival.frame.calibration
+    assert arrival.subject.calibration
     table = atom_table(np.array([[1.0, 2.0], [3.0, 4.0]]), 0.1, "atom", np.ones(2), np.full(2, 0.1), ["C", "C"])
     times = {"prepare": 1.0, "infer": 2.0, "decode": 3.0}
-    return Recognition(arrival.frame, arrival.frame.calibration, table, ["odd"], times, "graphene", "ab" * 32, "test")
+    return Recognition(
+        arrival.subject, arrival.subject.calibration, table, ["odd"], times, "graphene", "ab" * 32, "test"
+    )
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_tables_and_overlay_can_be_read_and_tell_where_they_come_from(publisher:
     assert pyarrow.csv.read_csv(folder / "frame.atoms.csv").num_rows == 2
     Image.open(folder / "frame.overlay.png").verify()
     header = header_of(read_parquet(folder / "frame.atoms.parquet"))
-    assert header["frame_id"] == arrival.frame.frame_id
+    assert header["frame_id"] == arrival.subject.frame_id
     assert header["schema"] == "hrtemd.atoms.v1"
     assert header["calibration_source"] == "sidecar"
     assert header["counts"] == {"C": 2}

@@ -1,9 +1,11 @@
+from collections.abc import Sequence
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.recognition.peaks import find_peaks
-from trainer.batches import targets
+from trainer.batches import Sites, targets
 from trainer.network import STRIDE
 
 CELLS = 40
@@ -21,9 +23,24 @@ def separated_sites(draw: st.DrawFn) -> np.ndarray:
     return np.array(sites).reshape(-1, 2)
 
 
+def sites_at(
+    positions: np.ndarray,
+    classes: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+    ignored: Sequence[bool] | None = None,
+) -> Sites:
+    nothing = np.zeros(len(positions), int)
+    return Sites(
+        positions,
+        nothing if classes is None else classes,
+        (nothing if counts is None else counts).astype(np.int16),
+        np.zeros(len(positions), bool) if ignored is None else np.array(ignored),
+    )
+
+
 def perfect_heads(positions: np.ndarray, classes: np.ndarray, class_count: int) -> np.ndarray:
     """What a network would say that answers exactly as it is taught."""
-    shares, _, offsets, _ = targets(positions, classes, np.zeros(len(positions), bool), CELLS, class_count)
+    shares, _, offsets, *_ = targets(sites_at(positions, classes), CELLS, class_count)
     logits = np.log(np.clip(shares, 1e-9, 1))
     log_sigma = np.full((1, CELLS, CELLS), -3.0)
     return np.concatenate([logits, offsets, log_sigma]).astype(np.float32)
@@ -49,7 +66,7 @@ def test_the_daemon_reads_what_the_trainer_teaches(positions: np.ndarray, class_
 def test_an_ignored_site_asks_for_no_answer() -> None:
     positions = np.array([[20.0, 20.0], [60.0, 60.0]])
 
-    shares, weights, _, near = targets(positions, np.zeros(2, int), np.array([True, False]), CELLS, 1)
+    shares, weights, _, near, _ = targets(sites_at(positions, ignored=[True, False]), CELLS, 1)
 
     assert weights[10, 10] == 0
     assert shares[1, 8:13, 8:13].sum() == 0
@@ -62,16 +79,26 @@ def test_an_ignored_site_asks_for_no_answer() -> None:
 def test_a_labelled_site_beside_an_ignored_one_is_still_taught() -> None:
     positions = np.array([[20.0, 20.0], [24.0, 20.0]])
 
-    shares, weights, _, _ = targets(positions, np.zeros(2, int), np.array([True, False]), CELLS, 1)
+    shares, weights, *_ = targets(sites_at(positions, ignored=[True, False]), CELLS, 1)
 
     assert np.isclose(shares[1].sum(), 1)
     assert (weights[shares[1] > 0] == 1).all()
 
 
 def test_sites_outside_the_frame_are_left_out() -> None:
-    shares, _, _, near = targets(
-        np.array([[-50.0, 3.0], [900.0, 900.0]]), np.zeros(2, int), np.zeros(2, bool), CELLS, 1
-    )
+    shares, _, _, near, atoms = targets(sites_at(np.array([[-50.0, 3.0], [900.0, 900.0]])), CELLS, 1)
 
     assert shares[0].min() == 1
     assert not near.any()
+    assert not atoms.any()
+
+
+def test_columns_are_counted_around_each_of_them() -> None:
+    positions = np.array([[20.0, 20.0], [60.0, 40.0]])
+
+    shares, *_, atoms = targets(sites_at(positions, counts=np.array([7, 0])), CELLS, 1)
+
+    assert atoms[10, 10] == 7
+    assert set(np.unique(atoms)) == {0, 7}
+    assert atoms[shares[1] > 0].sum() > 7
+    assert not atoms[18:23, 28:33].any()  # what is not counted asks for no count

@@ -27,6 +27,16 @@ def test_features_stay_where_they_are_at_any_sampling(pixel_size: float) -> None
     assert (weights * y)[near].sum() / weights[near].sum() == pytest.approx(11.9, abs=0.03)
 
 
+def test_a_displaced_specimen_stands_elsewhere() -> None:
+    exposure = Exposure(0.16, dose_per_square_angstrom=1e8)
+    displaced = Exposure(0.16, dose_per_square_angstrom=1e8, displacement_angstrom=(1.3, -0.45))
+
+    there = expose(spot(8.3, 9.55), SAMPLING, exposure, np.random.default_rng(0))
+    moved = expose(spot(7.0, 10.0), SAMPLING, displaced, np.random.default_rng(0))
+
+    np.testing.assert_allclose(moved / moved.mean(), there / there.mean(), atol=0.01)
+
+
 @pytest.mark.parametrize("dose", [10.0, 1000.0])
 def test_the_dose_is_what_is_counted(dose: float) -> None:
     exposure = Exposure(0.2, dose)

@@ -12,9 +12,9 @@ from skimage.feature import peak_local_max
 
 from daemon.atoms import atom_table
 from daemon.errors import CalibrationError
-from daemon.frames import Frame
+from daemon.frames import FocalSeries, Frame
 from daemon.recognition.recogniser import Recognition
-from trainer.evaluation.matching import View, match
+from trainer.evaluation.matching import match
 from trainer.evaluation.truth import LabelledFrame
 
 Method = Literal["gaussian", "laplacian"]
@@ -46,12 +46,15 @@ class PeakFinder:
     threshold: float
     contrast: Contrast
 
-    def recognise(self, frame: Frame) -> Recognition:
-        """Find the peaks. No probability and no sigma is known for them: both columns are NaN.
+    def recognise(self, subject: Frame | FocalSeries) -> Recognition:
+        """Find the peaks of a frame, or of the first of a series.
+
+        No probability and no sigma is known for them: both columns are NaN.
 
         Raises:
             CalibrationError: The frame has no pixel size.
         """
+        frame = subject if isinstance(subject, Frame) else subject.reference
         if frame.calibration is None:
             raise CalibrationError(f"{frame.name}: peak finding needs a pixel size.")
         pixel_size_angstrom = frame.calibration.pixel_size_angstrom
@@ -124,10 +127,9 @@ def _by_threshold(
     for labelled in frames:
         pixel_size_angstrom = labelled.pixel_size_angstrom
         positions_px, heights = finder.peaks(labelled.frame.pixels, pixel_size_angstrom)
-        view = View.of_frame(labelled.frame.pixels.shape, pixel_size_angstrom)
         for row, threshold in enumerate(THRESHOLDS):
             found_angstrom = positions_px[heights > threshold] * pixel_size_angstrom
-            matching = match(found_angstrom, labelled.positions_angstrom, view, labelled.ignored)
+            matching = match(found_angstrom, labelled.positions_angstrom, labelled.view, labelled.ignored)
             found, true = matching.pairs.T
             squares = (found_angstrom[found] - labelled.positions_angstrom[true]) ** 2
             sums[row] += len(found), len(matching.false), len(matching.missed), squares.sum()

@@ -2,47 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from trainer.evaluation.graphene_geometry import GOOD_SHARE, POOR_SHARE, RealGraphene
 from trainer.evaluation.limits import PhysicalLimits
-from trainer.evaluation.scores import Outcome, Reliability, Scores
+from trainer.evaluation.plotting import (
+    BLUE,
+    LIMIT_COLOUR,
+    METHOD_COLOURS,
+    METHOD_MARKERS,
+    ORANGE,
+    SCORE_RANGE,
+    SKY,
+    STYLE,
+    VERMILION,
+    dose_axis,
+    new_figure,
+    plot_limit,
+    score_axis,
+)
+from trainer.evaluation.reliability import Reliability
+from trainer.evaluation.scores import Outcome, Scores
 from trainer.evaluation.truth import CONDITION, DOSE
-
-# Okabe and Ito's palette, which colour-blind readers tell apart; markers tell the methods apart a second time.
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"
-METHOD_COLOURS = (BLUE, GREEN, ORANGE, PURPLE, SKY)
-METHOD_MARKERS = ("o", "s", "^", "D", "v")
-LIMIT_COLOUR = "0.25"
-
-STYLE: dict[Any, Any] = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "0.9",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "lines.markersize": 4.5,
-    "savefig.dpi": 160,
-}
-
-# A score of exactly 1 has no place on a logit axis, and few test sets tell 0.9995 from it.
-SCORE_TICKS = (0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
-SCORE_RANGE = (0.005, 0.9995)
 
 OVERLAY_ANGSTROM = 30.0
 OVERLAY_MARKS = {"true": ("o", SKY), "missed": ("s", ORANGE), "false": ("x", VERMILION)}
@@ -57,7 +46,7 @@ DoseCurves = Mapping[str, Mapping[float, Scores]]
 @mpl.rc_context(STYLE)
 def draw_dose_curves(curves: DoseCurves, limits: PhysicalLimits | None, title: str, path: Path) -> None:
     """Precision, recall, F1 and displacement against dose, a line for each method and one for physics."""
-    figure, axes = _figure(2, 2, width_inches=8.2, height_inches=6.6)
+    figure, axes = new_figure(2, 2, width_inches=8.2, height_inches=6.6)
     panels = dict(zip(("precision", "recall", "f1", "rmsd_angstrom"), axes.flat, strict=True))
     doses = sorted({dose for by_dose in curves.values() for dose in by_dose})
     for rank, (method, by_dose) in enumerate(curves.items()):
@@ -71,17 +60,15 @@ def draw_dose_curves(curves: DoseCurves, limits: PhysicalLimits | None, title: s
 
     if limits is not None:
         shown = np.geomspace(doses[0], doses[-1], 200)
-        _plot_limit(panels["f1"], shown, 1 - np.array([limits.detection.error_at(dose) for dose in shown]))
-        _plot_limit(panels["rmsd_angstrom"], shown, np.array([limits.displacement.error_at(dose) for dose in shown]))
+        plot_limit(panels["f1"], shown, 1 - np.array([limits.detection.error_at(dose) for dose in shown]))
+        plot_limit(panels["rmsd_angstrom"], shown, np.array([limits.displacement.error_at(dose) for dose in shown]))
     for name, label in (("precision", "Precision"), ("recall", "Recall"), ("f1", "F1, with 95 % interval")):
-        _score_axis(panels[name])
+        score_axis(panels[name])
         panels[name].set_ylabel(label)
     panels["rmsd_angstrom"].set_ylabel("Displacement, RMS in 2-D (Å)")
     panels["rmsd_angstrom"].set_ylim(bottom=0)
     for panel in panels.values():
-        # By itself an axis looks only at what is drawn, which may be nothing: a network that finds no site.
-        panel.set_xlim(doses[0] / 1.3, doses[-1] * 1.3)
-        panel.set_xscale("log")
+        dose_axis(panel, doses)
         panel.set_xlabel("Dose (e/Å²)")
     handles, labels = panels["rmsd_angstrom"].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -90,9 +77,17 @@ def draw_dose_curves(curves: DoseCurves, limits: PhysicalLimits | None, title: s
 
 
 @mpl.rc_context(STYLE)
-def draw_reliability(reliabilities: Mapping[str, Reliability], path: Path) -> None:
-    """Share of atoms that are there against their probability, and how many there are of each; a panel for each set."""
-    figure, axes = _figure(2, len(reliabilities), 3.9 * len(reliabilities), 4.8, height_ratios=(3, 1), share_x=True)
+def draw_reliability(
+    reliabilities: Mapping[str, Reliability], path: Path, share_label: str = "Share that is there"
+) -> None:
+    """Share of answers that are right against their probability, and how many there are of each; a panel for each set.
+
+    Args:
+        reliabilities: By the name of the set.
+        path: The PNG.
+        share_label: What the share of right answers is of.
+    """
+    figure, axes = new_figure(2, len(reliabilities), 3.9 * len(reliabilities), 4.8, height_ratios=(3, 1), share_x=True)
     for (name, reliability), (upper, lower) in zip(reliabilities.items(), axes.T, strict=True):
         upper.plot([0, 1], [0, 1], color=LIMIT_COLOUR, linestyle="--", linewidth=1, label="perfect")
         telling = reliability.atoms >= FEWEST_ATOMS
@@ -101,7 +96,7 @@ def draw_reliability(reliabilities: Mapping[str, Reliability], path: Path) -> No
         upper.errorbar(reliability.probability[telling], share, spread, color=BLUE, marker="o", clip_on=False, zorder=3)
         error = reliability.expected_calibration_error
         upper.set_title(f"{name}: expected calibration error {error:.3f}")
-        upper.set(ylabel="Share that is there", xlim=(0, 1), ylim=(0, 1))
+        upper.set(ylabel=share_label, xlim=(0, 1), ylim=(0, 1))
         edges = np.linspace(0, 1, len(reliability.atoms) + 1)
         lower.stairs(reliability.atoms, edges, fill=True, color=BLUE, alpha=0.6)
         if reliability.atoms.any():
@@ -120,7 +115,7 @@ def draw_error_over_sigma(spreads: Mapping[str, NDArray[np.float64]], path: Path
         spreads: Errors over sigma by the name of the set, of any shape.
         path: The PNG.
     """
-    figure, axes = _figure(1, len(spreads), 3.9 * len(spreads), 3.4)
+    figure, axes = new_figure(1, len(spreads), 3.9 * len(spreads), 3.4)
     x = np.linspace(-5, 5, 201)
     for (name, values), panel in zip(spreads.items(), axes.flat, strict=True):
         panel.hist(
@@ -138,7 +133,7 @@ def draw_false_positives(rates: Mapping[str, Mapping[str, float]], path: Path) -
     """Bars of false positives per 100 nm², by what the frames show and then by method."""
     methods = list(next(iter(rates.values())))
     height_inches = 1.3 + len(rates) * (0.25 + 0.22 * len(methods))
-    figure, axes = _figure(1, 1, 7.0, height_inches)
+    figure, axes = new_figure(1, 1, 7.0, height_inches)
     panel = axes[0, 0]
     bar = 0.8 / len(methods)
     for i, (method, colour) in enumerate(zip(methods, METHOD_COLOURS, strict=False)):
@@ -166,7 +161,7 @@ def draw_real_graphene(result: RealGraphene, path: Path) -> None:
     shares = np.array([image.geometry.three_coordinated_share for image in images])
     warned = np.array([bool(image.warnings) for image in images])
     rank = np.arange(1, len(images) + 1)
-    figure, axes = _figure(1, 1, 7.0, 3.2)
+    figure, axes = new_figure(1, 1, 7.0, 3.2)
     panel = axes[0, 0]
     panel.plot(rank[~warned], shares[~warned], "o", color=BLUE, label="no warning")
     panel.plot(rank[warned], shares[warned], "^", color=VERMILION, label="carries a warning")
@@ -181,7 +176,7 @@ def draw_real_graphene(result: RealGraphene, path: Path) -> None:
 def draw_overlays(rows: Sequence[Sequence[Outcome]], path: Path) -> None:
     """What was found, was missed and is false, drawn into the middle of some frames; a row of them for each set."""
     columns = max(len(row) for row in rows)
-    figure, axes = _figure(len(rows), columns, 3.3 * columns, 3.4 * len(rows) + 0.3)
+    figure, axes = new_figure(len(rows), columns, 3.3 * columns, 3.4 * len(rows) + 0.3)
     for panel in axes.flat:
         panel.set_axis_off()
     for outcomes, panels in zip(rows, axes, strict=True):
@@ -235,41 +230,6 @@ def _draw_scale_bar(panel: Axes, x_angstrom: float, y_angstrom: float) -> None:
         "1 nm", (x_angstrom + 5, y_angstrom), (0, 5), textcoords="offset points", ha="center", color="white", zorder=6
     )
     label.set_path_effects([withStroke(linewidth=2, foreground="black")])
-
-
-def _figure(
-    rows: int,
-    columns: int,
-    width_inches: float,
-    height_inches: float,
-    height_ratios: Sequence[float] | None = None,
-    share_x: bool = False,
-) -> tuple[Figure, NDArray[Any]]:
-    """A figure and its axes, shape (rows, columns), without touching what a notebook may be drawing."""
-    figure = Figure(figsize=(width_inches, height_inches), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(
-        rows, columns, squeeze=False, sharex="col" if share_x else False, height_ratios=height_ratios
-    )
-    return figure, axes
-
-
-def _score_axis(panel: Axes) -> None:
-    """A logit axis: 0.99 and 0.999 are as far apart as 0.9 and 0.99, for each is a tenth of the errors."""
-    shown = np.concatenate([SCORE_RANGE[1:], *(np.asarray(line.get_ydata(), float) for line in panel.lines)])
-    lowest = np.nanmin(shown)
-    for line in panel.lines:
-        line.set_ydata(np.clip(line.get_ydata(), *SCORE_RANGE))
-    floor = max((tick for tick in SCORE_TICKS if tick < lowest), default=SCORE_RANGE[0])
-    panel.set_ylim(floor, SCORE_RANGE[1])
-    panel.set_yscale("logit")
-    panel.yaxis.set_major_locator(FixedLocator(SCORE_TICKS))
-    panel.yaxis.set_minor_locator(NullLocator())
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _plot_limit(panel: Axes, doses: NDArray[np.float64], values: NDArray[np.float64]) -> None:
-    panel.plot(doses, values, color=LIMIT_COLOUR, linestyle="--", linewidth=1.2, label="physical limit")
 
 
 def _rate(value: float) -> str:

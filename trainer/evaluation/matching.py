@@ -9,6 +9,9 @@ from scipy.spatial import cKDTree
 TOLERANCE_ANGSTROM = 0.5
 BORDER_ANGSTROM = 2.0
 
+IGNORED_REACH_ANGSTROM = 0.8
+"""Around an ignored site training leaves the answer free (`trainer.batches.IGNORED_RADIUS_CELLS`), so none is wrong."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -36,6 +39,18 @@ class View:
                 (height - 0.5) * pixel_size_angstrom - border_angstrom,
             ),
         )
+
+    def shared(self, drift_angstrom: NDArray[np.float64] | None) -> "View":
+        """The part of the view that stays in view while the specimen drifts.
+
+        Args:
+            drift_angstrom: Shape (frames, 2), how far everything has moved in each frame; None for a single frame.
+        """
+        if drift_angstrom is None:
+            return self
+        left, top = (self.low_angstrom - drift_angstrom).max(axis=0).tolist()
+        right, bottom = (self.high_angstrom - drift_angstrom).min(axis=0).tolist()
+        return View((left, top), (right, bottom))
 
     def holds(self, positions_angstrom: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Shape (n,), which of the positions, shape (n, 2), lie in the view."""
@@ -81,7 +96,7 @@ def match(
         truth_angstrom: Shape (n, 2).
         view: Where atoms are counted.
         ignored: Shape (n,), sites that count neither found nor missed. A found atom nearest to such a site, or left
-            over within tolerance of one, counts neither as true nor as false.
+            over within `IGNORED_REACH_ANGSTROM` of one, counts neither as true nor as false.
         tolerance_angstrom: Largest distance of a pair.
 
     Returns:
@@ -95,7 +110,7 @@ def match(
         pairs = pairs[~ignored[pairs[:, 1]]]
         missed = missed[~ignored[missed]]
         distance, _ = cKDTree(truth_angstrom[ignored]).query(found_angstrom[unmatched])
-        unmatched = unmatched[distance > tolerance_angstrom]
+        unmatched = unmatched[distance > IGNORED_REACH_ANGSTROM]
 
     site_counts = view.holds(truth_angstrom)
     return Matching(

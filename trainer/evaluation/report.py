@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from daemon.recognition.recogniser import Recognition
 from trainer.evaluation import figures
 from trainer.evaluation.baselines import Method, PeakFinder, tune
 from trainer.evaluation.graphene_geometry import RealGraphene, judge_real_graphene
 from trainer.evaluation.limits import PhysicalLimits, dose_efficiency
 from trainer.evaluation.matching import BORDER_ANGSTROM, TOLERANCE_ANGSTROM
-from trainer.evaluation.scores import Outcome, Scores, grouped, half_decade, judge, reliability, score
+from trainer.evaluation.scores import Outcome, Scores, by_dose, grouped, judge, reliability, score
 from trainer.evaluation.truth import CONDITION, DOSE, LabelledFrame, Recogniser
 
 REFERENCE, RANGE, NOTHING = "reference", "range", "nothing"
@@ -26,7 +27,6 @@ NETWORK = "hrtemd"
 PEAK_FINDING: dict[Method, str] = {"gaussian": "Gaussian filter + peaks", "laplacian": "Laplacian of Gaussian + peaks"}
 
 EXAMPLES_PER_SET = 3
-MOST_DOSES_SHOWN = 12
 
 OutcomesByMethod = dict[str, list[Outcome]]
 
@@ -60,9 +60,9 @@ def write_report(
     # Peak finding is tuned for each reference condition; a range of conditions is nothing it could be tuned for.
     tuning = {REFERENCE: tuning_frames}
     outcomes = {name: _judge_all(name, networks, frames, tuning.get(name, ())) for name, frames in test_sets.items()}
-    by_condition = {name: _by_condition(by_method) for name, by_method in outcomes.items()}
+    by_condition = {name: conditions_of(by_method) for name, by_method in outcomes.items()}
 
-    numbers: dict[str, Any] = _provenance(outcomes)
+    numbers: dict[str, Any] = provenance(next(iter(outcomes.values()))[NETWORK][0].recognition)
     numbers["test_sets"] = {
         name: {condition: _numbers_of(by_method) for condition, by_method in conditions.items()}
         for name, conditions in by_condition.items()
@@ -79,10 +79,15 @@ def write_report(
         figures.draw_real_graphene(real, folder / "real_graphene.png")
     _draw(outcomes, by_condition, limits or {}, folder)
 
-    numbers = _plain(numbers)
-    text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
+    return write_numbers(numbers, folder)
+
+
+def write_numbers(numbers: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write `numbers.json`, and return what it holds."""
+    plain: dict[str, Any] = _plain(numbers)
+    text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "numbers.json").write_text(text + "\n", encoding="utf-8")
-    return numbers
+    return plain
 
 
 def _judge_all(
@@ -126,7 +131,7 @@ def _kind(labelled: LabelledFrame) -> _Kind:
     return labelled.conditions[CONDITION], labelled.conditions.get(DOSE)
 
 
-def _by_condition(by_method: OutcomesByMethod) -> dict[str, OutcomesByMethod]:
+def conditions_of(by_method: OutcomesByMethod) -> dict[str, OutcomesByMethod]:
     """The same outcomes by condition, then by method."""
     conditions: dict[str, OutcomesByMethod] = {}
     for method, outcomes in by_method.items():
@@ -135,18 +140,12 @@ def _by_condition(by_method: OutcomesByMethod) -> dict[str, OutcomesByMethod]:
     return conditions
 
 
-def _by_dose(outcomes: Sequence[Outcome]) -> dict[float, Scores]:
-    """Scores by dose; doses that were drawn from a range are all different, and are put into half decades."""
-    doses = {outcome.labelled.conditions.get(DOSE) for outcome in outcomes}
-    if None in doses:
-        return {}
-    groups = grouped(outcomes, DOSE) if len(doses) <= MOST_DOSES_SHOWN else grouped(outcomes, DOSE, half_decade)
-    return {dose: score(group) for dose, group in groups.items()}
+def _scores_by_dose(outcomes: Sequence[Outcome]) -> dict[float, Scores]:
+    return {dose: score(group) for dose, group in by_dose(outcomes).items()}
 
 
-def _provenance(outcomes: Mapping[str, OutcomesByMethod]) -> dict[str, Any]:
+def provenance(recognition: Recognition) -> dict[str, Any]:
     """Which network, on which engine, was scored how."""
-    recognition = next(iter(outcomes.values()))[NETWORK][0].recognition
     return {
         "model": recognition.model,
         "model_sha256": recognition.model_sha256,
@@ -161,7 +160,7 @@ def _numbers_of(by_method: OutcomesByMethod) -> dict[str, Any]:
     return {
         method: {
             "all": asdict(score(outcomes)),
-            "by_dose": {f"{dose:.10g}": asdict(scores) for dose, scores in _by_dose(outcomes).items()},
+            "by_dose": {f"{dose:.10g}": asdict(scores) for dose, scores in _scores_by_dose(outcomes).items()},
         }
         for method, outcomes in by_method.items()
     }
@@ -178,7 +177,7 @@ def _dose_efficiencies(by_method: OutcomesByMethod, limit: PhysicalLimits) -> di
                 "detection_limit": limit.detection.error_at(dose),
                 "detection": dose_efficiency(dose, 1 - scores.f1, limit.detection),
             }
-            for dose, scores in _by_dose(outcomes).items()
+            for dose, scores in _scores_by_dose(outcomes).items()
         }
     return numbers
 
@@ -200,8 +199,8 @@ def _draw(
     with_sites = [name for name in (REFERENCE, RANGE) if name in outcomes]
     for set_name in with_sites:
         for condition, by_method in by_condition[set_name].items():
-            curves = {method: _by_dose(group) for method, group in by_method.items()}
-            path = folder / f"{set_name}_{_slug(condition)}.png"
+            curves = {method: _scores_by_dose(group) for method, group in by_method.items()}
+            path = folder / f"{set_name}_{slug(condition)}.png"
             figures.draw_dose_curves(curves, limits.get(condition), condition, path)
     if with_sites:
         networks = {name: outcomes[name][NETWORK] for name in with_sites}
@@ -214,11 +213,11 @@ def _draw(
             for condition, by_method in by_condition[NOTHING].items()
         }
         figures.draw_false_positives(rates, folder / "false_positives.png")
-    figures.draw_overlays([_examples(by_method[NETWORK]) for by_method in outcomes.values()], folder / "overlays.png")
+    figures.draw_overlays([examples(by_method[NETWORK]) for by_method in outcomes.values()], folder / "overlays.png")
 
 
-def _examples(outcomes: Sequence[Outcome]) -> list[Outcome]:
-    """The first frame of some conditions and doses, spread over all there are."""
+def examples(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The first frame of some conditions and doses, spread over all there are, to be drawn."""
     first: dict[_Kind, Outcome] = {}
     for outcome in sorted(outcomes, key=lambda outcome: str(outcome.labelled.conditions[CONDITION])):
         first.setdefault(_kind(outcome.labelled), outcome)
@@ -227,7 +226,7 @@ def _examples(outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [kinds[index] for index in chosen]
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
     """A name as a part of a file's name."""
     return re.sub(r"[^a-z0-9.+-]+", "_", name.lower()).strip("_")
 

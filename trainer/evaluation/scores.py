@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from daemon.atoms import SUPPORT
+from daemon.atoms import SUPPORT, VACANCY
 from daemon.recognition.recogniser import Recognition
 from trainer.evaluation.matching import Matching, View, match
-from trainer.evaluation.truth import LabelledFrame, Recogniser
+from trainer.evaluation.reliability import Reliability, reliability_of
+from trainer.evaluation.truth import DOSE, LabelledFrame, Recogniser
 
-RELIABILITY_BINS = 15
 BOOTSTRAP_DRAWS = 2000
+MOST_DOSES = 12
 
 EMPTY_REACH_ANGSTROM = 5.0
 """Farther than this from every site a frame is empty: vacuum, a hole, film or dirt."""
@@ -33,21 +34,24 @@ NORMAL_MEDIAN_DEVIATION = 0.6745
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a recogniser made of one frame.
+    """What a recogniser made of one frame or series.
 
     Attributes:
-        labelled: The frame and its truth.
+        labelled: The frame or series, and its truth.
         recognition: What the recogniser returned.
         found_angstrom: Shape (found, 2), in the true Å of the frame, even where the recogniser took another pixel size.
-        view: The part of the frame that is judged.
         matching: Which found atom is which site.
     """
 
     labelled: LabelledFrame
     recognition: Recognition
     found_angstrom: NDArray[np.float64]
-    view: View
     matching: Matching
+
+    @property
+    def view(self) -> View:
+        """The part of the frame that is judged."""
+        return self.labelled.view
 
     @property
     def errors_angstrom(self) -> NDArray[np.float64]:
@@ -58,22 +62,21 @@ class Outcome:
     @property
     def errors_over_sigma(self) -> NDArray[np.float64]:
         """Shape (pairs, 2), errors along each axis as multiples of the sigma that the table gave."""
-        sigma = _numbers(self.recognition, "sigma_angstrom")[self.matching.pairs[:, 0]]
+        sigma = numbers_in(self.recognition, "sigma_angstrom")[self.matching.pairs[:, 0]]
         return np.asarray(self.errors_angstrom / sigma[:, None])
 
 
 def judge(recogniser: Recogniser, frames: Iterable[LabelledFrame]) -> list[Outcome]:
     """Let a recogniser see every frame, and match what it finds."""
-    return [outcome_of(recogniser.recognise(labelled.frame), labelled) for labelled in frames]
+    return [outcome_of(recogniser.recognise(labelled.subject), labelled) for labelled in frames]
 
 
 def outcome_of(recognition: Recognition, labelled: LabelledFrame) -> Outcome:
-    """Match what was found in a frame with what stands there."""
-    found_px = np.stack([_numbers(recognition, "x_px"), _numbers(recognition, "y_px")], axis=1)
+    """Match what was found with what stands there."""
+    found_px = np.stack([numbers_in(recognition, "x_px"), numbers_in(recognition, "y_px")], axis=1)
     found_angstrom = found_px * labelled.pixel_size_angstrom
-    view = View.of_frame(labelled.frame.pixels.shape, labelled.pixel_size_angstrom)
-    matching = match(found_angstrom, labelled.positions_angstrom, view, labelled.ignored)
-    return Outcome(labelled, recognition, found_angstrom, view, matching)
+    matching = match(found_angstrom, labelled.positions_angstrom, labelled.view, labelled.ignored)
+    return Outcome(labelled, recognition, found_angstrom, matching)
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,21 @@ def score(outcomes: Sequence[Outcome]) -> Scores:
     errors = np.concatenate([outcome.errors_angstrom for outcome in outcomes])
     normalised = np.concatenate([outcome.errors_over_sigma for outcome in outcomes]).ravel()
     area = sum(outcome.view.area_square_angstrom for outcome in outcomes)
-    confusion = _species_confusion(outcomes)
+    confusion = species_confusion(outcomes)
     ignored = sum(int(o.view.holds(o.labelled.positions_angstrom[o.labelled.ignored]).sum()) for o in outcomes)
     empty_area, false_in_empty = np.sum([_emptiness(outcome) for outcome in outcomes], axis=0)
     return Scores(
         frames=len(outcomes),
         sites=int(hits + missed),
-        ignored_share=_ratio(ignored, ignored + hits + missed),
-        precision=_ratio(hits, hits + false),
-        recall=_ratio(hits, hits + missed),
-        f1=_ratio(2 * hits, 2 * hits + false + missed),
+        ignored_share=ratio(ignored, ignored + hits + missed),
+        precision=ratio(hits, hits + false),
+        recall=ratio(hits, hits + missed),
+        f1=ratio(2 * hits, 2 * hits + false + missed),
         metal_f1=_metal_f1(confusion),
         f1_interval=_f1_interval(outcomes),
         rmsd_angstrom=_root_mean_square(errors) * math.sqrt(2),
-        false_per_100_nm2=_ratio(false, area) * 1e4,
-        false_in_empty_per_100_nm2=_ratio(false_in_empty, empty_area) * 1e4,
+        false_per_100_nm2=ratio(false, area) * 1e4,
+        false_in_empty_per_100_nm2=ratio(false_in_empty, empty_area) * 1e4,
         empty_area_nm2=float(empty_area) / 100,
         calibration_error=reliability(outcomes).expected_calibration_error,
         error_over_sigma=_root_mean_square(normalised),
@@ -166,53 +169,59 @@ def grouped(
     return dict(sorted(groups.items()))
 
 
+def by_dose(outcomes: Sequence[Outcome]) -> dict[float, list[Outcome]]:
+    """Outcomes by dose; doses that were drawn from a range are all different, and are put into half decades."""
+    doses = {outcome.labelled.conditions.get(DOSE) for outcome in outcomes}
+    if None in doses:
+        return {}
+    return grouped(outcomes, DOSE) if len(doses) <= MOST_DOSES else grouped(outcomes, DOSE, half_decade)
+
+
 def half_decade(dose: float) -> float:
     """The nearest of ..., 100, 300, 1000, 3000, ..., to group doses that were drawn from a range."""
     halves = round(2 * np.log10(dose))
     return float(10 ** (halves // 2) * (3 if halves % 2 else 1))
 
 
-@dataclass(frozen=True)
-class Reliability:
-    """How often atoms of a given probability are really there.
-
-    Attributes:
-        probability: Shape (bins,), mean probability of the atoms in each bin, NaN where there is none.
-        true_share: Shape (bins,), share of them that are true, NaN where there is none.
-        atoms: Shape (bins,), how many.
-    """
-
-    probability: NDArray[np.float64]
-    true_share: NDArray[np.float64]
-    atoms: NDArray[np.int64]
-
-    @property
-    def expected_calibration_error(self) -> float:
-        """Mean distance of probability and true share over all atoms (Naeini et al., AAAI 2015)."""
-        used = self.atoms > 0
-        distance = np.abs(self.probability - self.true_share)[used]
-        return _ratio((distance * self.atoms[used]).sum(), self.atoms.sum())
-
-
 def reliability(outcomes: Sequence[Outcome]) -> Reliability:
-    """Reliability of `probability` in bins of equal width; atoms without a probability are left out."""
-    probability = [np.zeros(0)]
-    true = [np.zeros(0)]
+    """Reliability of `probability`: that something is there."""
+    stated, true = [], []
     for outcome in outcomes:
         of_pairs, of_false = outcome.matching.pairs[:, 0], outcome.matching.false
-        probability.append(_numbers(outcome.recognition, "probability")[np.concatenate([of_pairs, of_false])])
-        true.append(np.concatenate([np.ones(len(of_pairs)), np.zeros(len(of_false))]))
-    p, t = np.concatenate(probability), np.concatenate(true)
-    p, t = p[np.isfinite(p)], t[np.isfinite(p)]
+        stated.append(numbers_in(outcome.recognition, "probability")[np.concatenate([of_pairs, of_false])])
+        true.append(np.arange(len(of_pairs) + len(of_false)) < len(of_pairs))
+    return reliability_of(stated, true)
 
-    bins = np.minimum((p * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
-    atoms = np.bincount(bins, minlength=RELIABILITY_BINS)
-    with np.errstate(invalid="ignore"):
-        return Reliability(
-            probability=np.bincount(bins, p, RELIABILITY_BINS) / atoms,
-            true_share=np.bincount(bins, t, RELIABILITY_BINS) / atoms,
-            atoms=atoms,
-        )
+
+def species_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
+    """Atoms by true species, then by the species found; see `Scores`."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome in outcomes:
+        found = names_found(outcome.recognition)
+        true = outcome.labelled.species
+        counts.update((true[j], found[i]) for i, j in outcome.matching.pairs)
+        counts.update((NOTHING, found[i]) for i in outcome.matching.false)
+        counts.update((true[j], NOTHING) for j in outcome.matching.missed)
+    confusion: dict[str, dict[str, int]] = {}
+    for (true_name, found_name), count in sorted(counts.items()):
+        confusion.setdefault(true_name, {})[found_name] = count
+    return confusion
+
+
+def names_found(recognition: Recognition) -> list[str]:
+    """What each row of the table is called: its species, `VACANCY` where the site is empty, else `UNNAMED`."""
+    kinds, species = (recognition.table.column(name).to_pylist() for name in ("kind", "species"))
+    return [VACANCY if kind == VACANCY else name or UNNAMED for kind, name in zip(kinds, species, strict=True)]
+
+
+def numbers_in(recognition: Recognition, name: str) -> NDArray[np.float64]:
+    """Shape (found,), one column of the atom table, NaN where it does not tell."""
+    return np.asarray(recognition.table.column(name).to_numpy(), dtype=np.float64)
+
+
+def ratio(part: float, whole: float) -> float:
+    """A share, NaN of nothing."""
+    return float(part / whole) if whole else float("nan")
 
 
 def _counts(outcomes: Sequence[Outcome]) -> NDArray[np.int64]:
@@ -247,20 +256,6 @@ def _emptiness(outcome: Outcome) -> tuple[float, int]:
     return outcome.view.area_square_angstrom * float(far.mean()), int(false_far.sum())
 
 
-def _species_confusion(outcomes: Sequence[Outcome]) -> dict[str, dict[str, int]]:
-    counts: Counter[tuple[str, str]] = Counter()
-    for outcome in outcomes:
-        found = [name or UNNAMED for name in outcome.recognition.table.column("species").to_pylist()]
-        true = outcome.labelled.species
-        counts.update((true[j], found[i]) for i, j in outcome.matching.pairs)
-        counts.update((NOTHING, found[i]) for i in outcome.matching.false)
-        counts.update((true[j], NOTHING) for j in outcome.matching.missed)
-    confusion: dict[str, dict[str, int]] = {}
-    for (true_name, found_name), count in sorted(counts.items()):
-        confusion.setdefault(true_name, {})[found_name] = count
-    return confusion
-
-
 def _metal_f1(confusion: dict[str, dict[str, int]]) -> float:
     if SUPPORT not in confusion:
         return float("nan")
@@ -271,16 +266,7 @@ def _metal_f1(confusion: dict[str, dict[str, int]]) -> float:
             hits += count * (is_metal and called_metal)
             missed += count * (is_metal and not called_metal)
             false += count * (called_metal and not is_metal)
-    return _ratio(2 * hits, 2 * hits + missed + false)
-
-
-def _numbers(recognition: Recognition, name: str) -> NDArray[np.float64]:
-    """Shape (found,), one column of the atom table."""
-    return np.asarray(recognition.table.column(name).to_numpy(), dtype=np.float64)
-
-
-def _ratio(part: float, whole: float) -> float:
-    return float(part / whole) if whole else float("nan")
+    return ratio(2 * hits, 2 * hits + missed + false)
 
 
 def _root_mean_square(values: NDArray[np.float64]) -> float:

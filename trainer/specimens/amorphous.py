@@ -17,6 +17,7 @@ DENSITIES_G_PER_CM3 = (1.5, 1.85, 2.2)
 CARBON_ATOMS_PER_ANGSTROM3 = 0.0501  # at 1 g/cm³
 
 BLOCK_ANGSTROM = 30.0
+BLOCKS_PER_DENSITY = 4
 BOND_ANGSTROM = 1.45
 BOND_DISORDER_ANGSTROM = 0.04
 BOND_REACH_ANGSTROM = 2.7
@@ -62,7 +63,7 @@ def amorphous_carbon(
 ) -> NDArray[np.float64]:
     """Amorphous carbon that fills a square slab.
 
-    The slab is cut at a random place and in a random orientation from an endless repetition of one small block, so
+    The slab is cut at a random place and in a random orientation from an endless repetition of a small block, so
     that no two slabs are alike and the repetition never lies along the beam.
 
     Args:
@@ -74,7 +75,7 @@ def amorphous_carbon(
     Returns:
         Shape (atoms, 3), positions in Å, x and y from 0 to the size, z from 0 to the thickness.
     """
-    block = _block(int(rng.integers(len(DENSITIES_G_PER_CM3))), held_out)
+    block = _block(int(rng.integers(len(DENSITIES_G_PER_CM3))), int(rng.integers(BLOCKS_PER_DENSITY)), held_out)
     extent = np.array([size_angstrom, size_angstrom, thickness_angstrom])
     rotation = Rotation.random(rng=rng)
     origin = rng.uniform(0.0, BLOCK_ANGSTROM, 3)
@@ -117,13 +118,13 @@ def atoms_in_vacuum(symbols: Sequence[str], positions: NDArray[np.float64], size
 
 
 @cache
-def _block(density_index: int, held_out: bool) -> NDArray[np.float64]:
+def _block(density_index: int, variant: int, held_out: bool) -> NDArray[np.float64]:
     """A periodic cube of mostly three-coordinated carbon, relaxed from a random gas.
 
     Each atom pulls its three nearest neighbours to a bond length and pushes everyone else beyond the distance of
     second neighbours. Both rules are the short-range order that electron scattering sees.
     """
-    rng = np.random.default_rng([21 if held_out else 20, density_index])
+    rng = np.random.default_rng([21 if held_out else 20, density_index, variant])
     density = DENSITIES_G_PER_CM3[density_index] * CARBON_ATOMS_PER_ANGSTROM3
     positions = rng.uniform(0.0, BLOCK_ANGSTROM, (round(density * BLOCK_ANGSTROM**3), 3))
     for _ in range(RELAXATION_STEPS):

@@ -73,8 +73,8 @@ class Bending:
         return np.asarray(self.tilt.apply(positions), dtype=np.float64)
 
 
-def random_bending(rng: np.random.Generator) -> Bending:
-    """Strain of up to 2 %, up to three ripples, and a tilt that is mostly small."""
+def random_bending(rng: np.random.Generator, tilt_degrees: float = TILT_DEGREES) -> Bending:
+    """Strain of up to 2 %, up to three ripples, and a tilt that is mostly much smaller than the largest, given here."""
     stretch = np.eye(2) * (1 + rng.uniform(-STRAIN, STRAIN))
     shear = rng.uniform(-SHEAR, SHEAR, 2)
     strain = stretch + np.array([[shear[0], shear[1]], [shear[1], -shear[0]]])
@@ -87,6 +87,6 @@ def random_bending(rng: np.random.Generator) -> Bending:
         wavevector = wavenumber * np.array([np.cos(direction), np.sin(direction)])
         ripples.append(Ripple(amplitude, wavevector, rng.uniform(0, 2 * np.pi)))
 
-    tilt = np.deg2rad(TILT_DEGREES * rng.random() ** 2)
+    tilt = np.deg2rad(tilt_degrees * rng.random() ** 2)
     axis = rng.uniform(0, 2 * np.pi)
     return Bending(strain, tuple(ripples), Rotation.from_rotvec([tilt * np.cos(axis), tilt * np.sin(axis), 0.0]))

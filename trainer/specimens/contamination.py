@@ -1,5 +1,7 @@
 """Dirt on a sheet: patches of amorphous carbon and foreign atoms, and what they hide."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -56,12 +58,15 @@ def random_patch(
     return patch
 
 
-def random_adatoms(rng: np.random.Generator, sheet: NDArray[np.float64]) -> tuple[list[str], NDArray[np.float64]]:
+def random_adatoms(
+    rng: np.random.Generator, sheet: NDArray[np.float64], species: Sequence[str] = ADATOM_SPECIES
+) -> tuple[list[str], NDArray[np.float64]]:
     """A few foreign atoms on a flat sheet, alone or in small clusters.
 
     Args:
         rng: Source of the species and places.
         sheet: Shape (atoms, 2), the sheet's atoms in Å.
+        species: The elements to choose from.
 
     Returns:
         Symbols, and positions of shape (atoms, 3) in Å with the sheet at z = 0.
@@ -74,7 +79,7 @@ def random_adatoms(rng: np.random.Generator, sheet: NDArray[np.float64]) -> tupl
         cluster = place + rng.uniform(-1, 1, (count, 3)) * [CLUSTER_ANGSTROM, CLUSTER_ANGSTROM, 0.0]
         cluster[:, 2] = rng.choice([-1.0, 1.0]) * rng.uniform(*ADATOM_HEIGHT_ANGSTROM, count)
         cluster = cluster[_spaced(cluster, CLOSEST_ADATOMS_ANGSTROM)]
-        symbols += [str(rng.choice(ADATOM_SPECIES))] * len(cluster)
+        symbols += [str(rng.choice(species))] * len(cluster)
         positions.append(cluster)
     return symbols, np.concatenate(positions)
 

@@ -1,6 +1,6 @@
 """Particles and films of fcc metals in vacuum, on amorphous carbon and on oxides, every column a site."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,10 @@ from trainer.specimens.specimen import Specimen
 CARBON = atomic_numbers["C"]
 CONTACT_ANGSTROM = 2.1  # Atoms of different crystals, or of film and crystal, come no closer.
 CARBON_BOND_ANGSTROM = 1.4
-SMEARED_ANGSTROM = 0.45  # rms spread of a column's atoms, seen along the beam
+# Spread of a column's atoms seen along the beam. The ends of a column tilted by more stand farther from its middle than
+# the 0.5 Å within which positions count as found, and its image shows one end or the other.
+SMEARED_ANGSTROM = 0.3
+STANDING_OUT = 2.0  # times the mass of the oxide below
 OVERLAPPING_ANGSTROM = 0.9
 COVERED_ANGSTROM = 1.7  # Nowhere within a particle is farther from a column of metal.
 SHADOWING_ANGSTROM = 0.7
@@ -44,7 +47,15 @@ class Scene:
     carbon: Floats
 
 
-def random_nanoparticle(rng: np.random.Generator, size_angstrom: float) -> Specimen:
+METALS = tuple(LATTICE_CONSTANTS_ANGSTROM)
+
+
+def random_gold(rng: np.random.Generator, size_angstrom: float) -> Specimen:
+    """Draws the same of gold alone: the atoms of a column can only be counted where its element is known."""
+    return random_nanoparticle(rng, size_angstrom, ("Au",))
+
+
+def random_nanoparticle(rng: np.random.Generator, size_angstrom: float, elements: Sequence[str] = METALS) -> Specimen:
     """Draws fcc metal particles, or a film of metal, and what surrounds them.
 
     Columns of metal are sites named after their element; columns of oxide are sites named `support`, the pure oxygen
@@ -53,9 +64,10 @@ def random_nanoparticle(rng: np.random.Generator, size_angstrom: float) -> Speci
     Args:
         rng: The source of randomness.
         size_angstrom: The side of the square field. Particles are cut at its border.
+        elements: Of which metals.
     """
     draw = SCENES[rng.choice(len(SCENES), p=SCENE_SHARES)]
-    scene = draw(rng, size_angstrom)
+    scene = draw(rng, size_angstrom, elements)
     carbon = scene.carbon
     if scene.crystals and rng.random() < 0.2:
         carbon = np.concatenate([carbon, _halo(rng, scene, size_angstrom)])
@@ -63,12 +75,12 @@ def random_nanoparticle(rng: np.random.Generator, size_angstrom: float) -> Speci
     return label_columns(crystals, carbon, size_angstrom)
 
 
-def _in_vacuum(rng: np.random.Generator, size: float) -> Scene:
+def _in_vacuum(rng: np.random.Generator, size: float, elements: Sequence[str]) -> Scene:
     """Particles, or a slab, with nothing around."""
-    return Scene(_random_metal(rng, size), np.empty((0, 3)))
+    return Scene(_random_metal(rng, size, elements), np.empty((0, 3)))
 
 
-def _on_film(rng: np.random.Generator, size: float) -> Scene:
+def _on_film(rng: np.random.Generator, size: float, elements: Sequence[str]) -> Scene:
     """Metal on a carbon film, or half sunk into it; the film may end within the field."""
     thickness = min(10 + rng.exponential(12), 60)
     carbon = amorphous_carbon(rng, size, thickness) - [0, 0, thickness]
@@ -77,11 +89,11 @@ def _on_film(rng: np.random.Generator, size: float) -> Scene:
     if rng.random() < 0.15:
         return Scene([], carbon)
     depth = 0 if rng.random() < 0.6 else rng.uniform(0, 1) * thickness
-    metal = [crystal.moved([0, 0, -depth]) for crystal in _random_metal(rng, size)]
+    metal = [crystal.moved([0, 0, -depth]) for crystal in _random_metal(rng, size, elements)]
     return Scene(metal, carbon[_clear_of(carbon, _positions(metal))])
 
 
-def _on_oxide_slab(rng: np.random.Generator, size: float) -> Scene:
+def _on_oxide_slab(rng: np.random.Generator, size: float, elements: Sequence[str]) -> Scene:
     """Metal on a thin oxide crystal, seen from above; the oxide may end within the field."""
     thickness = rng.uniform(6, 30)
     oxide = random_oxide(rng, size, thickness).moved([0, 0, -thickness])
@@ -89,12 +101,12 @@ def _on_oxide_slab(rng: np.random.Generator, size: float) -> Scene:
         oxide = oxide.where(random_field(rng, size)(oxide.positions) > rng.uniform(-1, 0.3))
     if rng.random() < 0.15:
         return Scene([oxide], np.empty((0, 3)))
-    metal = [crystal.moved([0, 0, CONTACT_ANGSTROM]) for crystal in _random_metal(rng, size)]
+    metal = [crystal.moved([0, 0, CONTACT_ANGSTROM]) for crystal in _random_metal(rng, size, elements)]
     oxide = oxide.where(_clear_of(oxide.positions, _positions(metal)))
     return Scene([*metal, oxide], np.empty((0, 3)))
 
 
-def _on_oxide_edge(rng: np.random.Generator, size: float) -> Scene:
+def _on_oxide_edge(rng: np.random.Generator, size: float, elements: Sequence[str]) -> Scene:
     """Particles on the edge of an oxide crystal, seen in profile."""
     thickness = rng.uniform(10, 40)
     oxide = random_oxide(rng, size, thickness).moved([-size / 2, -size / 2, -thickness / 2])
@@ -110,21 +122,21 @@ def _on_oxide_edge(rng: np.random.Generator, size: float) -> Scene:
         return place
 
     if rng.random() < 0.85:
-        for particle in _random_particles(rng, size, beside_edge):
+        for particle in _random_particles(rng, size, beside_edge, elements):
             sitting = particle.where(particle.positions @ outward > edge + 1)
             crystals.append(sitting.where(_clear_of(sitting.positions, _positions(crystals))))
     return Scene([crystal.moved([size / 2, size / 2, 0]) for crystal in crystals], np.empty((0, 3)))
 
 
-SCENES: tuple[Callable[[np.random.Generator, float], Scene], ...]
+SCENES: tuple[Callable[[np.random.Generator, float, Sequence[str]], Scene], ...]
 SCENES = (_in_vacuum, _on_film, _on_oxide_slab, _on_oxide_edge)
 SCENE_SHARES = (0.35, 0.35, 0.13, 0.17)
 
 
-def _random_metal(rng: np.random.Generator, size: float) -> list[Crystal]:
+def _random_metal(rng: np.random.Generator, size: float, elements: Sequence[str]) -> list[Crystal]:
     """Draws a slab or particles beside each other, their lowest atoms at z = 0."""
     if rng.random() < 0.15:
-        symbol = str(rng.choice(list(LATTICE_CONSTANTS_ANGSTROM)))
+        symbol = str(rng.choice(elements))
         thickness = np.exp(rng.uniform(np.log(8), np.log(60)))
         return [random_slab(rng, symbol, size, thickness)]
 
@@ -133,22 +145,25 @@ def _random_metal(rng: np.random.Generator, size: float) -> list[Crystal]:
         return np.array([x, y, 0])
 
     placed: list[Crystal] = []
-    for particle in _random_particles(rng, size, anywhere):
+    for particle in _random_particles(rng, size, anywhere, elements):
         lying = particle.moved([0, 0, -particle.positions[:, 2].min()])
         placed.append(lying.where(_clear_of(lying.positions, _positions(placed))))
     return placed
 
 
-def _random_particles(rng: np.random.Generator, size: float, random_centre: Callable[[float], Floats]) -> list[Crystal]:
+def _random_particles(
+    rng: np.random.Generator, size: float, random_centre: Callable[[float], Floats], elements: Sequence[str]
+) -> list[Crystal]:
     """Draws particles of similar size, rarely of two elements and rarely touching.
 
     Args:
         rng: The source of randomness.
         size: The side of the field in Å.
         random_centre: Draws where a particle of a radius in Å is centred, x, y and z.
+        elements: Of which metals.
     """
     largest = float(np.exp(rng.uniform(np.log(12), np.log(80))))
-    elements = rng.permutation(list(LATTICE_CONSTANTS_ANGSTROM))[: 2 if rng.random() < 0.15 else 1]
+    present = rng.permutation(elements)[: 2 if rng.random() < 0.15 else 1]
     closest = 0.9 if rng.random() < 0.15 else 1.1
     wanted_area = rng.uniform(0.1, 0.8) * size**2
     centres, radii = np.empty((0, 3)), np.empty(0)
@@ -160,7 +175,7 @@ def _random_particles(rng: np.random.Generator, size: float, random_centre: Call
         if np.all(np.linalg.norm(centres - centre, axis=1) > closest * (radii + radius)):
             centres, radii = np.vstack([centres, centre]), np.append(radii, radius)
     return [
-        random_particle(rng, str(rng.choice(elements)), 2 * radius).moved(centre)
+        random_particle(rng, str(rng.choice(present)), 2 * radius).moved(centre)
         for centre, radius in zip(centres, radii, strict=True)
     ]
 
@@ -283,8 +298,8 @@ def _overlapping(centres: Floats, mass: Floats, is_metal: NDArray[np.bool_]) -> 
     close = tree.query_pairs(OVERLAPPING_ANGSTROM, output_type="ndarray")
     covered = tree.query_pairs(COVERED_ANGSTROM, output_type="ndarray")
     for site, other in (close.T, close.T[::-1]):
-        # Of metal over oxide the metal is what one sees, if there is more of it.
-        stands_out = is_metal[site] & ~is_metal[other] & (mass[site] > mass[other])
+        # Of metal over oxide the metal is what one sees, if there is much more of it.
+        stands_out = is_metal[site] & ~is_metal[other] & (mass[site] > STANDING_OUT * mass[other])
         overlapping[site[~stands_out]] = True
     for site, other in (covered.T, covered.T[::-1]):
         overlapping[site[~is_metal[site] & is_metal[other]]] = True

@@ -1,0 +1,1 @@
+"""From single frames to focal series, and the drift between their frames."""
