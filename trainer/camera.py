@@ -105,16 +105,12 @@ def expected_counts(image: Tensor, sampling_angstrom: float, exposure: Exposure)
     y = torch.fft.fftfreq(side, sampling_angstrom)[:, None]
     x = torch.fft.rfftfreq(side, sampling_angstrom)[None, :]
     drift_x, drift_y = exposure.drift_angstrom
-    transfer = (
-        torch.exp(-2 * (math.pi * exposure.blur_angstrom) ** 2 * (x**2 + y**2))
-        * torch.sinc(drift_x * x + drift_y * y)
-        * torch.sinc(pixel_size * x)
-        * torch.sinc(pixel_size * y)
-    )
-    if any(exposure.displacement_angstrom):
-        along_x, along_y = exposure.displacement_angstrom
-        turns = along_x * x + along_y * y
-        transfer = torch.polar(transfer, -2 * math.pi * turns)
+    transfer = torch.sinc(drift_x * x + drift_y * y)
+    for frequency, displacement in zip((x, y), exposure.displacement_angstrom, strict=True):
+        envelope = torch.exp(-2 * (math.pi * exposure.blur_angstrom * frequency).square())
+        transfer = transfer * envelope * torch.sinc(pixel_size * frequency)
+        if displacement:
+            transfer = transfer * torch.polar(torch.ones_like(frequency), -2 * math.pi * displacement * frequency)
     spectrum = _resize_spectrum(torch.fft.rfft2(image) * transfer, side, pixels)
     per_pixel = exposure.dose_per_square_angstrom * pixel_size**2
     counts: Tensor = torch.fft.irfft2(spectrum, s=(pixels, pixels)) * ((pixels / side) ** 2 * per_pixel)

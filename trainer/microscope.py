@@ -24,7 +24,6 @@ another shows a perfect honeycomb in the wrong place: half a lattice vector off,
 Such frames teach nothing but to guess.
 """
 
-FINE_PIXEL_ANGSTROM = 0.08
 FINE_PIXEL_SHARE = 0.03
 
 
@@ -104,7 +103,7 @@ def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposur
     scintillator = rng.random() < 0.75
     processed = rng.random() < 0.25
     return Exposure(
-        pixel_size_angstrom=_pixel_size(rng, recipe.pixel_size_angstrom),
+        pixel_size_angstrom=_pixel_size(rng, recipe),
         dose_per_square_angstrom=_log_uniform(rng, recipe.dose_per_square_angstrom),
         blur_angstrom=_uniform(rng, recipe.blur_angstrom),
         drift_angstrom=(drift * math.cos(angle), drift * math.sin(angle)),
@@ -140,13 +139,11 @@ def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
     return float(np.exp(rng.uniform(*np.log(limits))))
 
 
-def _pixel_size(rng: np.random.Generator, limits: Range) -> float:
-    # Pixels much finer than the network's show it nothing new, and exposing that many of them takes long.
-    low, high = limits
-    if not low < FINE_PIXEL_ANGSTROM < high:
-        return _log_uniform(rng, limits)
-    fine = rng.random() < FINE_PIXEL_SHARE
-    return _log_uniform(rng, (low, FINE_PIXEL_ANGSTROM) if fine else (FINE_PIXEL_ANGSTROM, high))
+def _pixel_size(rng: np.random.Generator, recipe: MicroscopeRecipe) -> float:
+    (low, high), fine = recipe.pixel_size_angstrom, recipe.fine_pixel_size_angstrom
+    if not low < fine < high:
+        return _log_uniform(rng, (low, high))
+    return _log_uniform(rng, (low, fine) if rng.random() < FINE_PIXEL_SHARE else (fine, high))
 
 
 def _aberration(rng: np.random.Generator, limits: Range, unit: float = 1.0) -> Aberration:

@@ -4,6 +4,7 @@ Aberrations follow abTEM's convention (Kirkland): phase χ(α, φ) = 2π/λ Σ �
 multiplied by exp(-iχ), C10 positive is overfocus. Partial coherence is quasi-coherent: envelopes on the wave.
 """
 
+import cmath
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -60,39 +61,40 @@ class Optics:
         even = replace(self, c21=Aberration(), c23=Aberration())
         phi = torch.linspace(0, math.pi, AZIMUTHS)
         alpha = torch.full_like(phi, frequency * self.wavelength_angstrom)
-        return -transfer_function(even, alpha, phi).imag
+        return -transfer_function(even, torch.polar(alpha, phi)).imag
 
 
 AZIMUTHS = 24
 
 
-def transfer_function(optics: Optics, alpha: Tensor, phi: Tensor) -> Tensor:
-    """Complex transfer at scattering angles alpha (rad) and azimuths phi (rad), envelopes included."""
+def transfer_function(optics: Optics, angle: Tensor) -> Tensor:
+    """Complex transfer at scattering angles (rad), x real and y imaginary, envelopes included."""
     wavelength = optics.wavelength_angstrom
-    squared = alpha * alpha
+    squared = angle.real.square() + angle.imag.square()
     chi = squared * (optics.c10 / 2 + optics.c30 / 4 * squared)
-    # dχ/dα along the radius, needed for the envelope of spatial coherence
-    slope = alpha * (optics.c10 + optics.c30 * squared)
-    for aberration, order, fold in (
-        (optics.c12, 1, 2),
-        (optics.c21, 2, 1),
-        (optics.c23, 2, 3),
-        (optics.c32, 3, 2),
-        (optics.c34, 3, 4),
-    ):
-        if aberration.length_angstrom:
-            direction = torch.cos(fold * (phi - aberration.angle))
-            chi = chi + aberration.length_angstrom / (order + 1) * alpha ** (order + 1) * direction
+    # A length C of order n and m-fold symmetry at φ₀ adds the real part of C / (n + 1) · |ω|ⁿ⁺¹⁻ᵐ · (ω exp(-i φ₀))ᵐ:
+    # powers of ω by multiplication cost a fraction of cosines of its azimuth.
+    first, second, third = _turned(optics.c21, 2, 1), _turned(optics.c12, 1, 2), _turned(optics.c23, 2, 3)
+    second_of_higher, fourth = _turned(optics.c32, 3, 2), _turned(optics.c34, 3, 4)
+    if any((first, second, third, second_of_higher, fourth)):
+        folded = angle * (third + fourth * angle) + (second + second_of_higher * squared)
+        chi = chi + (angle * (angle * folded + first * squared)).real
     temporal = (0.5 * math.pi / wavelength * optics.focal_spread_angstrom * squared).square()
-    spatial = (math.pi / wavelength * optics.convergence_mrad * 1e-3 * slope).square()
+    # |dχ/dω| along the radius, but for the aberrations without rotational symmetry: they are small
+    slope_squared = squared * (optics.c10 + optics.c30 * squared).square()
+    spatial = (math.pi / wavelength * optics.convergence_mrad * 1e-3) ** 2 * slope_squared
     return torch.polar(torch.exp(-temporal - spatial), -2 * math.pi / wavelength * chi)
 
 
+def _turned(aberration: Aberration, order: int, fold: int) -> complex:
+    return aberration.length_angstrom / (order + 1) * cmath.exp(-1j * fold * aberration.angle)
+
+
 @lru_cache(maxsize=8)
-def _frequencies(side: int, sampling_angstrom: float) -> tuple[Tensor, Tensor]:
+def _frequencies(side: int, sampling_angstrom: float) -> Tensor:
     frequency = torch.fft.fftfreq(side, sampling_angstrom)
     y, x = torch.meshgrid(frequency, frequency, indexing="ij")
-    return torch.hypot(x, y), torch.atan2(y, x)
+    return torch.complex(x, y)
 
 
 def intensity(wave: Tensor, sampling_angstrom: float, optics: Optics) -> Tensor:
@@ -106,7 +108,7 @@ def intensity(wave: Tensor, sampling_angstrom: float, optics: Optics) -> Tensor:
     Returns:
         Shape (side, side), 1 in vacuum, before the camera.
     """
-    radius, phi = _frequencies(wave.shape[-1], sampling_angstrom)
-    transfer = transfer_function(optics, radius * optics.wavelength_angstrom, phi)
+    angle = _frequencies(wave.shape[-1], sampling_angstrom) * optics.wavelength_angstrom
+    transfer = transfer_function(optics, angle)
     image: Tensor = torch.fft.ifft2(torch.fft.fft2(wave) * transfer).abs().square()
     return image

@@ -1,5 +1,6 @@
 """The four stages of a model, each resumable, each of which can be run alone."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from trainer.heldout import (
     reference_lenses,
     reference_optics,
 )
+from trainer.network import SiteNetwork
 from trainer.optics import Optics
 from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
@@ -29,6 +31,9 @@ from trainer.triplets import Lenses
 TEST_SEED = 1
 CALIBRATION_SEED = 2
 """Added to the recipe's seed: specimens and frames of these never occur in training."""
+
+MIDDLE_ALONE_DIVISOR = 4
+"""The network shown one frame of three takes this fraction of the steps; what it starts from took all of them."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,19 @@ class Workspace:
 
     @property
     def middle_alone(self) -> "Workspace | None":
-        """That of the same network shown but the middle frame of each series: what a triplet is measured against."""
-        series = self.recipe.series
+        """That of the same network shown but the middle frame of each series: what a triplet is measured against.
+
+        It starts from the network of the triplets, which reads that frame already, and learns to do without the others.
+        """
+        series, training = self.recipe.series, self.recipe.training
         if series is None or series.middle_alone:
             return None
-        alone = self.recipe.model_copy(update={"series": series.model_copy(update={"middle_alone": True})})
+        alone = self.recipe.model_copy(
+            update={
+                "series": series.model_copy(update={"middle_alone": True}),
+                "training": training.model_copy(update={"steps": math.ceil(training.steps / MIDDLE_ALONE_DIVISOR)}),
+            }
+        )
         return Workspace(alone, self.folder / "middle_alone", self.folder)
 
     def simulate(self) -> None:
@@ -61,11 +74,12 @@ class Workspace:
         simulate_store(held_out, self.recipe.seed + CALIBRATION_SEED, self.folder / "calibration")
         simulate_store(self.recipe.simulation, self.recipe.seed, self.folder / "train")
 
-    def train(self) -> None:
-        """Train to the recipe's last step, from the last checkpoint if there is one."""
-        train(self.recipe, self._store("train", self.recipe.simulation.shards), self._checkpoint.parent)
+    def train(self, start: SiteNetwork | None = None) -> None:
+        """Train to the recipe's last step, from the last checkpoint if there is one, else from `start`."""
+        store = self._store("train", self.recipe.simulation.shards)
+        trained = train(self.recipe, store, self._checkpoint.parent, start)
         if self.middle_alone is not None:
-            self.middle_alone.train()
+            self.middle_alone.train(trained.average)
 
     def export(self) -> ModelPackage:
         """Write the model package: first as trained, then calibrated on held-out frames seen through the daemon.

@@ -54,6 +54,9 @@ class MicroscopeRecipe(_Section):
     drift_angstrom: Range
     """Length moved during the exposure."""
     pixel_size_angstrom: Range
+    fine_pixel_size_angstrom: float = 0.08
+    """Smaller pixels than this are drawn for few frames: they show the network little that is new, and exposing that
+    many of them takes long."""
     dose_per_square_angstrom: Range
 
 

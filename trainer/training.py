@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from daemon.recognition.backends.openvino import computes_in_bf16
 from daemon.recognition.peaks import LOG_SIGMA_RANGE
 from daemon.recognition.series_input import input_channels
 from trainer.batches import Batch, Batches
@@ -120,14 +121,20 @@ class Training:
             [{"params": decayed, "weight_decay": 1e-2}, {"params": kept, "weight_decay": 0.0}],
             lr=recipe.training.learning_rate,
         )
+        self.computes_in_bf16 = computes_in_bf16()
         self.step = 0
         self.seconds = 0.0
+
+    def start_from(self, network: SiteNetwork) -> None:
+        """Begin with another network's weights instead of random ones."""
+        self.network.load_state_dict(network.state_dict())
+        self.average.load_state_dict(network.state_dict())
 
     def learn(self, batch: Batch) -> Losses:
         """Take one step."""
         self.network.train()
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.computes_in_bf16):
             heads = self.network(images)
         result = losses(heads.float(), batch)
         for group in self.optimizer.param_groups:
@@ -186,8 +193,8 @@ def _identity(recipe: Recipe) -> str:
     return recipe.model_dump_json(include=dict.fromkeys(decisive, True), exclude={"training": {"steps"}})
 
 
-def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
-    """Train a recipe's network to its last step, from `folder`'s checkpoint if there is one.
+def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | None = None) -> Training:
+    """Train a recipe's network to its last step, from `folder`'s checkpoint if there is one, else from `start`.
 
     `folder/curve.jsonl` gets a line every 100 steps: step, losses, seconds.
     """
@@ -200,6 +207,8 @@ def train(recipe: Recipe, store: WaveStore, folder: Path) -> Training:
     training = Training(recipe)
     if checkpoint.exists():
         training.load(checkpoint)
+    elif start is not None:
+        training.start_from(start)
     _forget_steps_after(training.step, folder / CURVE)
     started, saved = time.monotonic() - training.seconds, time.monotonic()
     sums, count = torch.zeros(3), 0

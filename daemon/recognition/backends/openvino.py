@@ -15,15 +15,19 @@ def load(onnx_path: Path) -> "OpenVINOSession":
     Raises:
         BackendError: OpenVINO cannot read or compile it.
     """
-    core = openvino.Core()
     # Asked for by name: OpenVINO's own default may fall back to f32 on processors with AVX512-BF16 but no AMX.
-    precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+    precision = "bf16" if computes_in_bf16() else "f32"
     settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY"}
     try:
-        compiled = core.compile_model(str(onnx_path), "CPU", settings)
+        compiled = openvino.Core().compile_model(str(onnx_path), "CPU", settings)
     except RuntimeError as error:
         raise BackendError(f"OpenVINO cannot compile {onnx_path}: {error}") from error
     return OpenVINOSession(compiled, precision)
+
+
+def computes_in_bf16() -> bool:
+    """Whether this processor does; on others bf16 is emulated, many times slower than f32."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 class OpenVINOSession:
