@@ -1,11 +1,12 @@
 """Makes the frames of `hrtemd demo`: `python -m trainer.samples daemon/demo/samples`.
 
 Their structures come from seeds of their own, so none of them is in any training set, and from small enough fields that
-all seven frames are a few megabytes.
+all of them are a few megabytes. Focal series are stacks of three images, which drifted.
 """
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from daemon.atoms import VACANCY
 from trainer.batches import MARGIN_ANGSTROM
 from trainer.camera import good_scintillator
 from trainer.evaluation.matching import View
@@ -22,20 +24,34 @@ from trainer.microscope import Shot, take
 from trainer.optics import Optics
 from trainer.simulation import simulate
 from trainer.specimens.graphene import random_graphene
-from trainer.specimens.nanoparticle import random_nanoparticle
+from trainer.specimens.mos2 import random_mos2
+from trainer.specimens.nanoparticle import random_gold, random_nanoparticle
 from trainer.specimens.specimen import Specimen
+from trainer.triplets import FRAMES, defocused, take_triplet
 
 PIXELS = 512
 PIXEL_SIZE_ANGSTROM = 0.12
 FIELD_ANGSTROM = 72.0
-FIELD_PIXELS = 480
+SERIES_FIELD_ANGSTROM = 88.0
+FIELD_SAMPLING_ANGSTROM = 0.15
+DRIFT_ANGSTROM = 6.0
 SEED = 777_997
 THICKEST_COLUMN_ATOMS = 12
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One frame of the demo: what it shows, through which lens, at which dose."""
+    """One frame or series of the demo: what it shows, through which lens, at which dose a frame.
+
+    Attributes:
+        description: Shown by the demo.
+        model: Finds what is in it.
+        wanted: Which of the specimens drawn is shown.
+        optics: The lens; of a series that of its middle frame.
+        dose_per_square_angstrom: Of each frame.
+        tell_pixel_size: In the sidecar.
+        defocus_step_angstrom: Between the frames of a series; None for a single frame.
+    """
 
     description: str
     model: str
@@ -43,6 +59,12 @@ class Sample:
     optics: Optics
     dose_per_square_angstrom: float
     tell_pixel_size: bool = True
+    defocus_step_angstrom: float | None = None
+
+    @property
+    def field_angstrom(self) -> float:
+        """Side of what is simulated: of a series, its drift is cut off."""
+        return FIELD_ANGSTROM if self.defocus_step_angstrom is None else SERIES_FIELD_ANGSTROM
 
 
 def _clean(specimen: Specimen) -> bool:
@@ -68,9 +90,20 @@ def _particles(least: int, most: int) -> Callable[[Specimen], bool]:
     return wanted
 
 
+def _defects(least: int, most: int) -> Callable[[Specimen], bool]:
+    """A sheet, free of dirt, in which so many sites lack sulphur."""
+
+    def wanted(specimen: Specimen) -> bool:
+        lacking = sum(name in ("S", VACANCY) for name in specimen.site_species)
+        return bool(_clean(specimen) and least <= lacking <= most and len(specimen.site_species) > 2000)
+
+    return wanted
+
+
 FULL_SHEET = round(0.382 * FIELD_ANGSTROM**2)
 BRIGHT = Optics(80, c10=90, c30=-1e5, focal_spread_angstrom=30)
 DARK = Optics(80, c10=-90, c30=1e5, focal_spread_angstrom=30)
+SHEET = Optics(80, c10=90, c30=-1e5, focal_spread_angstrom=30)
 PARTICLE = Optics(300, c10=80, c30=-1.5e5, focal_spread_angstrom=30)
 OTHER_PARTICLE = Optics(300, c10=90, c30=-5e4, focal_spread_angstrom=30)
 
@@ -86,6 +119,19 @@ SAMPLES = {
     "particles.tif": Sample("metal particles", "nanoparticle", _particles(120, 500), PARTICLE, 2e3),
     "particles-low-dose.tif": Sample("particles, low dose", "nanoparticle", _particles(80, 400), PARTICLE, 500),
     "particles-other-lens.tif": Sample("another lens", "nanoparticle", _particles(80, 500), OTHER_PARTICLE, 2e3),
+    "mos2-series.tif": Sample(
+        "MoS2, three frames", "mos2-triplet", _defects(15, 60), SHEET, 2e3, defocus_step_angstrom=40.0
+    ),
+    "gold-series.tif": Sample(
+        "gold, three frames", "nanoparticle-triplet", _particles(150, 500), PARTICLE, 2e3, defocus_step_angstrom=40.0
+    ),
+}
+
+SPECIMENS = {
+    "graphene": random_graphene,
+    "nanoparticle": random_nanoparticle,
+    "mos2-triplet": random_mos2,
+    "nanoparticle-triplet": random_gold,
 }
 
 
@@ -94,23 +140,33 @@ def make_samples(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     truth = {}
     for number, (name, sample) in enumerate(SAMPLES.items()):
-        shot, ignored = _shoot(sample, SEED + number)
-        pixels = _as_counts(shot.pixels[:PIXELS, :PIXELS])
-        tifffile.imwrite(folder / name, pixels, compression="zlib", predictor=True)
-        truth[name] = _describe(sample, shot, ignored, pixels.shape)
+        specimen, shots, defocus_angstrom = _shoot(sample, SEED + number)
+        pixels = _as_counts(np.stack([shot.pixels[:PIXELS, :PIXELS] for shot in shots]))
+        tifffile.imwrite(folder / name, pixels.squeeze(), photometric="minisblack", compression="zlib", predictor=True)
+        truth[name] = _describe(sample, specimen, shots[0], pixels.shape[1:]) | defocus_angstrom
         sys.stderr.write(f"{name}: {truth[name]['atoms']} sites\n")
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
 
-def _shoot(sample: Sample, seed: int) -> tuple[Shot, NDArray[np.bool_]]:
+def _shoot(sample: Sample, seed: int) -> tuple[Specimen, tuple[Shot, ...], dict[str, Any]]:
+    """Return what is shown, the frames in order of time, and what the sidecar says of their defocus."""
     rng = np.random.default_rng(seed)
-    draw = random_graphene if sample.model == "graphene" else random_nanoparticle
-    specimen = draw(rng, FIELD_ANGSTROM)
+    draw = SPECIMENS[sample.model]
+    specimen = draw(rng, sample.field_angstrom)
     while not sample.wanted(specimen):
-        specimen = draw(rng, FIELD_ANGSTROM)
-    exit_wave = simulate(specimen, FIELD_PIXELS, sample.optics.voltage_kv, rng)
+        specimen = draw(rng, sample.field_angstrom)
+    exit_wave = simulate(
+        specimen, round(sample.field_angstrom / FIELD_SAMPLING_ANGSTROM), sample.optics.voltage_kv, rng
+    )
     exposure = good_scintillator(PIXEL_SIZE_ANGSTROM, sample.dose_per_square_angstrom)
-    return take(exit_wave, sample.optics, exposure, rng, MARGIN_ANGSTROM), specimen.site_ignored
+    if sample.defocus_step_angstrom is None:
+        return specimen, (take(exit_wave, sample.optics, exposure, rng, MARGIN_ANGSTROM),), {}
+    lenses = defocused(sample.optics, sample.defocus_step_angstrom)
+    displacement = rng.uniform(-DRIFT_ANGSTROM, DRIFT_ANGSTROM, (FRAMES, 2))
+    displacement[0] = 0.0
+    order = np.arange(FRAMES)
+    triplet = take_triplet(exit_wave, lenses, exposure, displacement, order, rng, MARGIN_ANGSTROM + DRIFT_ANGSTROM)
+    return specimen, triplet.shots, {"defocus_angstrom": lenses.nominal_defocus_angstrom}
 
 
 def _as_counts(frame: NDArray[np.float32]) -> NDArray[Any]:
@@ -118,17 +174,30 @@ def _as_counts(frame: NDArray[np.float32]) -> NDArray[Any]:
     return np.clip(np.round(10 * frame), 0, 65535).astype(np.uint16)
 
 
-def _describe(sample: Sample, shot: Shot, ignored: NDArray[np.bool_], shape: tuple[int, ...]) -> dict[str, Any]:
+def _describe(sample: Sample, specimen: Specimen, shot: Shot, shape: tuple[int, ...]) -> dict[str, Any]:
     view = View.of_frame(shape, shot.pixel_size_angstrom, border_angstrom=0.0)
-    atoms = int(view.holds(shot.positions_px.astype(np.float64) * shot.pixel_size_angstrom)[~ignored].sum())
-    return {
+    seen = view.holds(shot.positions_px.astype(np.float64) * shot.pixel_size_angstrom) & ~specimen.site_ignored
+    share = 0.03 if sample.model == "graphene" else 0.05
+    description = {
         "model": sample.model,
         "pixel_size_angstrom": round(shot.pixel_size_angstrom, 5) if sample.tell_pixel_size else None,
-        "atoms": atoms,
-        "tolerance": max(5, round((0.03 if sample.model == "graphene" else 0.05) * atoms)),
+        "atoms": int(seen.sum()),
+        "tolerance": max(5, round(share * seen.sum())),
         "description": sample.description,
         "dose_per_square_angstrom": sample.dose_per_square_angstrom,
     }
+    if sample.defocus_step_angstrom is not None:
+        description["counts"] = {
+            name: {"count": count, "tolerance": max(3, round(share * count))}
+            for name, count in _counts(sample, specimen, seen).items()
+        }
+    return description
+
+
+def _counts(sample: Sample, specimen: Specimen, seen: NDArray[np.bool_]) -> dict[str, int]:
+    if sample.model == "nanoparticle-triplet":
+        return {"atoms": int(specimen.site_atom_counts[seen].sum())}
+    return dict(Counter(name for name, is_seen in zip(specimen.site_species, seen, strict=True) if is_seen))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from daemon.demo.trial import Trial
-from daemon.demo.truth import SHIPPED_SAMPLES, Truth, load_truths
+from daemon.demo.truth import SHIPPED_SAMPLES, Expected, Truth, load_truths
 from daemon.errors import FrameError, HrtemdError
 
 LIMIT_SECONDS = 55.0
@@ -56,7 +56,7 @@ def _show_findings(trial: Trial, truths: dict[Path, Truth]) -> list[str]:
     click.echo(f"  {'frame':{name_width}}  {'':{description_width}}  {'expected':>12}  {'found':>7}  {'latency':>9}")
     problems = []
     for file, truth in truths.items():
-        expected = f"{truth.atoms:,} ± {truth.tolerance:,}"
+        expected = str(Expected(count=truth.atoms, tolerance=truth.tolerance))
         click.echo(f"  {file.name:{name_width}}  {truth.description:{description_width}}  {expected:>12}", nl=False)
         try:
             finding = trial.analyse(file, truth)
@@ -64,12 +64,14 @@ def _show_findings(trial: Trial, truths: dict[Path, Truth]) -> list[str]:
             click.echo("   failed")
             problems.append(f"{file.name} was not analysed: {error}")
             continue
-        agrees = truth.agrees(finding.atoms)
-        click.echo(f"  {finding.atoms:>7,}  {finding.latency_ms:>6.0f} ms{'' if agrees else '  <- differs'}")
-        if not agrees:
+        differences = truth.differences(finding.rows, finding.counts)
+        click.echo(f"  {finding.rows:>7,}  {finding.latency_ms:>6.0f} ms{'  <- differs' if differences else ''}")
+        if truth.counts:
+            told = (f"{finding.counts.get(name, 0):,} {name} ({is_true})" for name, is_true in truth.counts.items())
+            click.echo(f"  {'':{name_width}}  {', '.join(told)}")
+        if differences:
             problems.append(
-                f"{file.name} has {truth.atoms:,} atoms, and the daemon found {finding.atoms:,}; "
-                f"compare {trial.overlay_of(file)}."
+                f"In {file.name} the daemon found {' and '.join(differences)}; compare {trial.overlay_of(file)}."
             )
     return problems
 

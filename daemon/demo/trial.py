@@ -11,7 +11,10 @@ from time import monotonic, perf_counter, sleep
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from daemon.atoms import read_parquet
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from daemon.atoms import counts_by_species, read_parquet
 from daemon.demo.truth import Truth
 from daemon.errors import FrameError, HrtemdError
 
@@ -36,9 +39,10 @@ _STOP_SECONDS = 10.0
 
 
 class Finding(NamedTuple):
-    """What the daemon made of a frame; latency is from the file being there to its table being there."""
+    """What the daemon made of a frame or series; latency is from the file being there to its table being there."""
 
-    atoms: int
+    rows: int
+    counts: dict[str, int]
     latency_ms: float
 
 
@@ -106,7 +110,8 @@ class Trial:
                 raise FrameError(error)
             self._pause(f"it was analysing {file.name}")
         latency_ms = 1e3 * (perf_counter() - dropped)
-        return Finding(read_parquet(table).num_rows, latency_ms)
+        atoms = read_parquet(table)
+        return Finding(atoms.num_rows, _counts_in(atoms), latency_ms)
 
     def folder_of(self, model: str) -> Path:
         """Where a model's frames come in."""
@@ -119,7 +124,9 @@ class Trial:
     def _drop(self, file: Path, truth: Truth) -> None:
         """Put a frame in place as acquisition software does: written elsewhere, renamed when complete."""
         folder = self.folder_of(truth.model)
-        sidecar = truth.model_dump(include={"pixel_size_angstrom", "dose_per_square_angstrom"}, exclude_none=True)
+        sidecar = truth.model_dump(
+            include={"pixel_size_angstrom", "dose_per_square_angstrom", "defocus_angstrom"}, exclude_none=True
+        )
         (folder / f"{file.stem}.json").write_text(json.dumps(sidecar), encoding="utf-8")
         partial = self.incoming / f"{file.name}.part"
         shutil.copyfile(file, partial)
@@ -156,6 +163,12 @@ class Trial:
 
     def _log_text(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
+
+
+def _counts_in(table: pa.Table) -> dict[str, int]:
+    """Rows by what stands there, and the atoms of all columns where they are counted."""
+    atoms = pc.sum(table["n_atoms"]).as_py()
+    return counts_by_species(table) | ({"atoms": atoms} if atoms is not None else {})
 
 
 def _source_of(model: str) -> str:

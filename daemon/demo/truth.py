@@ -10,6 +10,19 @@ from daemon.errors import HrtemdError
 SHIPPED_SAMPLES = Path(__file__).parent / "samples"
 
 
+class Expected(BaseModel):
+    """A true count, and by how much a sound one may differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: Annotated[int, Field(ge=0)]
+    tolerance: Annotated[int, Field(ge=0)]
+
+    def __str__(self) -> str:
+        """Write both."""
+        return f"{self.count:,} ± {self.tolerance:,}"
+
+
 class Truth(BaseModel):
     """What `truth.json` says of one sample."""
 
@@ -23,12 +36,23 @@ class Truth(BaseModel):
     """Rows that a perfect atom table has."""
     tolerance: Annotated[int, Field(ge=0)]
     """By how many rows a sound one may differ."""
+    counts: dict[str, Expected] = {}
+    """What stands in the rows, and `atoms` in all columns together; empty where the model tells neither."""
     description: str
     dose_per_square_angstrom: Annotated[float, Field(gt=0)] | None
+    """Of each frame."""
+    defocus_angstrom: tuple[float, float, float] | None = None
+    """Of each image of a focal series."""
 
-    def agrees(self, found: int) -> bool:
-        """Whether a count is within the tolerance."""
-        return abs(found - self.atoms) <= self.tolerance
+    def differences(self, rows: int, counts: dict[str, int]) -> list[str]:
+        """Say which of what was found is not within its tolerance."""
+        expected = {"rows": Expected(count=self.atoms, tolerance=self.tolerance)} | self.counts
+        found = {"rows": rows} | counts
+        return [
+            f"{found.get(name, 0):,} {name} instead of {is_true}"
+            for name, is_true in expected.items()
+            if abs(found.get(name, 0) - is_true.count) > is_true.tolerance
+        ]
 
 
 def load_truths(folder: Path) -> dict[Path, Truth]:

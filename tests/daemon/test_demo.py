@@ -116,7 +116,7 @@ def test_the_configuration_left_behind_watches_a_folder_per_model(tmp_path: Path
 @pytest.mark.parametrize(
     ("name", "order", "sentence"),
     [
-        ("sheet-1", 500, "sheet-1.npy has 200 atoms, and the daemon found 500"),
+        ("sheet-1", 500, "In sheet-1.npy the daemon found 500 rows instead of 200 ± 2"),
         ("sheet-1", "refuse", "sheet-1.npy was not analysed: This frame is cursed."),
         ("no-overlay", 200, "no-overlay.npy has no overlay"),
     ],

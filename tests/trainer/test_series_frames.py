@@ -13,11 +13,12 @@ from trainer.camera import Exposure
 from trainer.heldout import held_out_simulation, range_frames, reference_frames
 from trainer.network import SiteNetwork
 from trainer.optics import Optics
+from trainer.rebuild import Workspace
 from trainer.recipe import Recipe
 from trainer.simulation import ExitWave, WaveStore, simulate, simulate_store
 from trainer.specimens.hopping import hopped
 from trainer.specimens.specimen import Specimen
-from trainer.training import Training
+from trainer.training import Training, train
 from trainer.triplets import FRAMES, defocused, draw_lenses, take_triplet
 
 RECIPES = Path(__file__).parents[2] / "trainer" / "recipes"
@@ -27,7 +28,7 @@ LENS = Optics(80, c10=90, c30=-1e5, focal_spread_angstrom=30)
 @pytest.fixture(scope="module", params=["mos2-triplet", "nanoparticle-triplet"])
 def recipe(request: pytest.FixtureRequest) -> Recipe:
     recipe = Recipe.load(RECIPES / f"{request.param}.toml").smoke()
-    small = {"shards": 1, "specimens_per_shard": 2, "field_angstrom": 48.0, "field_pixels": 320}
+    small = {"shards": 1, "specimens_per_shard": 2, "field_angstrom": 60.0, "field_pixels": 400}
     return recipe.model_copy(update={"simulation": recipe.simulation.model_copy(update=small)})
 
 
@@ -150,6 +151,21 @@ def test_batches_of_series_hold_what_the_network_takes(recipe: Recipe, store: Wa
     assert torch.isfinite(batch.images).all()
     assert torch.isfinite(result.total)
     assert (float(result.count.detach()) > 0) == bool(recipe.network.deepest_column and batch.atoms.any())
+
+
+def test_the_network_of_one_frame_starts_from_that_of_all_three(
+    recipe: Recipe, store: WaveStore, tmp_path: Path
+) -> None:
+    alone = Workspace(recipe, tmp_path).middle_alone
+    assert alone is not None
+    hardly = alone.recipe.training.model_copy(update={"steps": 1, "learning_rate": 1e-12})
+    start = Training(recipe).network
+    torch.nn.init.normal_(start.logits.weight)
+
+    trained = train(alone.recipe.model_copy(update={"training": hardly}), store, tmp_path, start).network
+
+    assert torch.allclose(trained.logits.weight, start.logits.weight, atol=1e-6)
+    assert trained.shown is not None
 
 
 def test_what_is_hidden_from_a_network_does_not_change_its_answer() -> None:
