@@ -1,4 +1,6 @@
-"""What a frame costs beyond its network: `latency_ms` of a real `hrtemd process`, over the bare inference time.
+"""What a frame or a focal triplet costs beyond its network.
+
+That is `latency_ms` of a real `hrtemd process` over the bare inference time:
 
     .venv/bin/python benchmarks/process_latency.py [MODEL] [SIDE_PIXELS] [PIXEL_SIZE_ANGSTROM]
 
@@ -18,8 +20,11 @@ import numpy as np
 
 from daemon.recognition.backends import Session, open_session
 from daemon.recognition.package import Manifest, find_model
+from daemon.recognition.series_input import input_channels
 
 COPIES = 20
+DEFOCUS_ANGSTROM = [-130.0, -90.0, -50.0]
+DRIFT_PIXELS = 20
 
 
 def main(model: str = "graphene", side: str = "1024", pixel_size_angstrom: str = "0.12") -> None:
@@ -29,26 +34,28 @@ def main(model: str = "graphene", side: str = "1024", pixel_size_angstrom: str =
     network_input = noise_for(package.manifest, int(side), float(pixel_size_angstrom))
     session.run(network_input)
     bare = inferences_ms(session, network_input)
-    rows = process(honeycomb(int(side), float(pixel_size_angstrom)), model, pixel_size_angstrom)
+    rows = process(subject_for(package.manifest, int(side), float(pixel_size_angstrom)), model, pixel_size_angstrom)
     bare += inferences_ms(session, network_input)
 
     whole_ms = statistics.median(row["latency_ms"] for row in rows)
     bare_ms = statistics.median(bare)
     print(f"{model}, {session.description}: {side}² at {pixel_size_angstrom} Å/px, {rows[0]['count']} sites")
-    print(f"frame {whole_ms:.1f} ms, bare inference {bare_ms:.1f} ms, ratio {whole_ms / bare_ms:.2f}")
+    subject = "triplet" if package.manifest.input_frames == 3 else "frame"
+    print(f"{subject} {whole_ms:.1f} ms, bare inference {bare_ms:.1f} ms, ratio {whole_ms / bare_ms:.2f}")
 
 
 def process(pixels: np.ndarray, model: str, pixel_size_angstrom: str) -> list[dict]:
-    """Run `hrtemd process` over copies of a frame; return the rows of its summary."""
+    """Run `hrtemd process` over copies of a frame or triplet; return the rows of its summary."""
     with tempfile.TemporaryDirectory() as folder:
         session, output = Path(folder, "session"), Path(folder, "output")
         session.mkdir()
         for copy in range(COPIES):
             np.save(session / f"frame{copy:02d}.npy", pixels)
+            (session / f"frame{copy:02d}.json").write_text(json.dumps({"defocus_angstrom": DEFOCUS_ANGSTROM}))
         command = [Path(sys.executable).with_name("hrtemd"), "process", session, "--output", output]
-        subprocess.run(
-            [*command, "--model", model, "--pixel-size", pixel_size_angstrom], check=True, stderr=subprocess.DEVNULL
-        )
+        command += ["--model", model, "--pixel-size", pixel_size_angstrom]
+        command += ["--series", "stack" if pixels.ndim == 3 else "none"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
         return json.loads((output / "summary.json").read_text(encoding="utf-8"))
 
 
@@ -56,7 +63,8 @@ def noise_for(manifest: Manifest, side: int, pixel_size_angstrom: float) -> np.n
     """Make a network input of the size that a frame becomes."""
     extent = round(side * pixel_size_angstrom / manifest.sampling_angstrom)
     extent += -extent % manifest.input_multiple
-    return np.random.default_rng(0).normal(size=(1, 1, extent, extent)).astype(np.float32)
+    channels = input_channels(manifest.told_defocus) if manifest.input_frames == 3 else 1
+    return np.random.default_rng(0).normal(size=(1, channels, extent, extent)).astype(np.float32)
 
 
 def inferences_ms(session: Session, network_input: np.ndarray) -> list[float]:
@@ -67,6 +75,14 @@ def inferences_ms(session: Session, network_input: np.ndarray) -> list[float]:
         session.run(network_input)
         times.append(1e3 * (time.perf_counter() - started))
     return times
+
+
+def subject_for(manifest: Manifest, side: int, pixel_size_angstrom: float) -> np.ndarray:
+    """Make a frame, or three that drifted."""
+    if manifest.input_frames == 1:
+        return honeycomb(side, pixel_size_angstrom)
+    wide = honeycomb(side + 2 * DRIFT_PIXELS, pixel_size_angstrom)
+    return np.stack([wide[shift : shift + side, shift : shift + side] for shift in (0, DRIFT_PIXELS, 2 * DRIFT_PIXELS)])
 
 
 def honeycomb(side: int, pixel_size_angstrom: float) -> np.ndarray:
