@@ -91,16 +91,19 @@ def _particles(least: int, most: int) -> Callable[[Specimen], bool]:
 
 
 def _defects(least: int, most: int) -> Callable[[Specimen], bool]:
-    """A sheet, free of dirt, in which so many sites lack sulphur."""
+    """A sheet, free of dirt, in which so many sites lack sulphur, and hardly any holds another element."""
 
     def wanted(specimen: Specimen) -> bool:
-        lacking = sum(name in ("S", VACANCY) for name in specimen.site_species)
-        return bool(_clean(specimen) and least <= lacking <= most and len(specimen.site_species) > 2000)
+        species = Counter(specimen.site_species)
+        lacking = species["S"] + species[VACANCY]
+        is_full = species.total() > NEARLY_FULL_MOS2
+        return bool(_clean(specimen) and is_full and least <= lacking <= most and species["substitution"] < 10)
 
     return wanted
 
 
 FULL_SHEET = round(0.382 * FIELD_ANGSTROM**2)
+NEARLY_FULL_MOS2 = round(0.9 * 2 / 8.66 * SERIES_FIELD_ANGSTROM**2)
 BRIGHT = Optics(80, c10=90, c30=-1e5, focal_spread_angstrom=30)
 DARK = Optics(80, c10=-90, c30=1e5, focal_spread_angstrom=30)
 SHEET = Optics(80, c10=90, c30=-1e5, focal_spread_angstrom=30)
@@ -143,7 +146,7 @@ def make_samples(folder: Path) -> None:
         specimen, shots, defocus_angstrom = _shoot(sample, SEED + number)
         pixels = _as_counts(np.stack([shot.pixels[:PIXELS, :PIXELS] for shot in shots]))
         tifffile.imwrite(folder / name, pixels.squeeze(), photometric="minisblack", compression="zlib", predictor=True)
-        truth[name] = _describe(sample, specimen, shots[0], pixels.shape[1:]) | defocus_angstrom
+        truth[name] = _describe(sample, specimen, shots, pixels.shape[1:]) | defocus_angstrom
         sys.stderr.write(f"{name}: {truth[name]['atoms']} sites\n")
     (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
@@ -174,9 +177,12 @@ def _as_counts(frame: NDArray[np.float32]) -> NDArray[Any]:
     return np.clip(np.round(10 * frame), 0, 65535).astype(np.uint16)
 
 
-def _describe(sample: Sample, specimen: Specimen, shot: Shot, shape: tuple[int, ...]) -> dict[str, Any]:
+def _describe(sample: Sample, specimen: Specimen, shots: tuple[Shot, ...], shape: tuple[int, ...]) -> dict[str, Any]:
+    shot = shots[0]
     view = View.of_frame(shape, shot.pixel_size_angstrom, border_angstrom=0.0)
-    seen = view.holds(shot.positions_px.astype(np.float64) * shot.pixel_size_angstrom) & ~specimen.site_ignored
+    # What drifted out of one frame of a series is not analysed.
+    in_all = [view.holds(each.positions_px.astype(np.float64) * each.pixel_size_angstrom) for each in shots]
+    seen = np.logical_and.reduce(in_all) & ~specimen.site_ignored
     share = 0.03 if sample.model == "graphene" else 0.05
     description = {
         "model": sample.model,
