@@ -1,4 +1,4 @@
-"""The atom table: its schema, written once, and the files it is kept in."""
+"""The atom table: its schema, written once, and the forms it is kept and sent in."""
 
 import json
 from collections import Counter
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.ipc
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -124,6 +125,24 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 def read_parquet(path: Path) -> pa.Table:
     """Read a table written by `write_parquet`, header included."""
     return pyarrow.parquet.read_table(path)
+
+
+def to_stream(table: pa.Table) -> bytes:
+    """Put a table with its header into an Arrow IPC stream, as it is sent to clients."""
+    sink = pa.BufferOutputStream()
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def from_stream(content: bytes) -> pa.Table:
+    """Return the table of an Arrow IPC stream, header included.
+
+    Raises:
+        pyarrow.ArrowInvalid: It is none.
+    """
+    return pyarrow.ipc.open_stream(content).read_all()
 
 
 def write_csv(table: pa.Table, path: Path) -> None:

@@ -53,7 +53,8 @@ def examine(
     yield from _models()
     if configuration is not None:
         for source in configuration.sources:
-            yield from _watched_folder(source.name, source.path)
+            if source.type == "directory":
+                yield from _watched_folder(source.name, source.path)
         yield _results_folder(configuration.publish.files.directory)
     yield _timing(configuration, load_recogniser)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from daemon.drops import Drops
 from daemon.inbox import Policy
-from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import Outlet
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Failure
 
@@ -43,16 +43,16 @@ class Drawing:
     unfinished.
 
     Args:
-        files: Where overlays go.
+        outlet: Where overlays go.
         policies: Policy of each source, by name.
         drops: Counts the overlays left out.
         report: Called, from the thread, with an overlay that cannot be drawn.
     """
 
     def __init__(
-        self, files: FilePublisher, policies: Mapping[str, Policy], drops: Drops, report: Callable[[Failure], None]
+        self, outlet: Outlet, policies: Mapping[str, Policy], drops: Drops, report: Callable[[Failure], None]
     ) -> None:
-        self._files = files
+        self._outlet = outlet
         self._policies = policies
         self._drops = drops
         self._report = report
@@ -92,7 +92,7 @@ class Drawing:
     def _draw(self) -> None:
         while next_ := self._next():
             try:
-                self._files.write_overlay(next_.stem, next_.recognition)
+                self._outlet.write_overlay(next_.stem, next_.recognition)
             except Exception as error:
                 self._report(Failure(next_.source, f"{next_.stem} (overlay)", error))
 

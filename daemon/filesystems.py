@@ -8,16 +8,24 @@ from pathlib import Path
 _NETWORK_KINDS = {
     **dict.fromkeys(("nfs", "nfs4"), "NFS"),
     **dict.fromkeys(("cifs", "smb3", "smbfs"), "SMB"),
-    "9p": "9P",
+    "9p": "9P",  # also the Windows disks of WSL 2
+    "drvfs": "WSL",  # those of WSL 1
     "afs": "AFS",
     "lustre": "Lustre",
     "gpfs": "GPFS",
     "beegfs": "BeeGFS",
     "ceph": "Ceph",
+    "gfs2": "GFS2",
     "glusterfs": "GlusterFS",
+    "ocfs2": "OCFS2",
     "virtiofs": "virtiofs",
     "vboxsf": "VirtualBox",
+    "vmhgfs": "VMware",
+    "prl_fs": "Parallels",
 }
+
+MOUNTS = Path("/proc/self/mountinfo")
+"""The kernel's list of mounts, see https://man7.org/linux/man-pages/man5/proc_pid_mountinfo.5.html."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +49,53 @@ class FileSystem:
         return self.kind not in ("local", "unknown")
 
 
-def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> FileSystem:
+def file_system_of(path: Path, mounts: Path = MOUNTS) -> FileSystem:
     """Find the file system of a folder in the kernel's list of mounts."""
-    path = path.resolve()
-    found = FileSystem("unknown", "unknown", Path(path.anchor))
-    if not mounts.exists():
-        return found
-    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
-        _, escaped, type_, *_ = line.split(" ")
-        mount_point = Path(re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped))
-        # Of two mounts on the same folder the later one is seen.
-        if path.is_relative_to(mount_point) and len(mount_point.parts) >= len(found.mount_point.parts):
-            found = FileSystem(_kind(type_), type_, mount_point)
+    return _seen_at(path.resolve(), _read(mounts))
+
+
+def file_systems_within(folder: Path, mounts: Path = MOUNTS) -> list[FileSystem]:
+    """Return the file system of a folder, and then those of the mounts below it that can be reached."""
+    folder = folder.resolve()
+    listed = _read(mounts)
+    below = {mount.point for mount in listed if mount.point != folder and mount.point.is_relative_to(folder)}
+    # What is mounted at a point is hidden where another file system was mounted over a folder above it.
+    seen = [_seen_at(point, listed) for point in sorted(below)]
+    return [_seen_at(folder, listed), *(system for system in seen if system.mount_point in below)]
+
+
+@dataclass(frozen=True)
+class _Mount:
+    number: str
+    parent: str
+    point: Path
+    type: str
+
+
+def _read(mounts: Path) -> list[_Mount]:
+    try:
+        text = mounts.read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:  # not Linux, or a container that hides it
+        return []
+    found = []
+    for line in text.splitlines():
+        place, _, kind = line.partition(" - ")  # a varying number of fields stands before it
+        number, parent, _, _, escaped, *_ = place.split(" ")
+        point = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), escaped)
+        found.append(_Mount(number, parent, Path(point), kind.split(" ")[0]))
     return found
+
+
+def _seen_at(path: Path, mounts: list[_Mount]) -> FileSystem:
+    """Go down a path from mount to mount, as the kernel does, so that one hidden by another is never met."""
+    numbers = {mount.number for mount in mounts}
+    on_the_way = [mount for mount in mounts if path.is_relative_to(mount.point)]
+    mount = next((mount for mount in on_the_way if mount.parent not in numbers or mount.parent == mount.number), None)
+    if mount is None:
+        return FileSystem("unknown", "unknown", Path(path.anchor))
+    while inner := [other for other in on_the_way if other.parent == mount.number and other != mount]:
+        mount = min(inner, key=lambda other: len(other.point.parts))
+    return FileSystem(_kind(mount.type), mount.type, mount.point)
 
 
 def _kind(type_: str) -> str:

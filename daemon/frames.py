@@ -46,6 +46,37 @@ class Acquisition:
 
 
 @dataclass(frozen=True)
+class Average:
+    """What a frame's pixels are the mean of, where they are the mean of several frames.
+
+    Attributes:
+        members: Frame ids, the oldest first; the last is the frame itself, in whose coordinates the mean is.
+        drift_angstrom: Shape (members, 2): where the point that stands at (0, 0) in the frame stands in each member, x
+            to the right and y down.
+        seconds: From the first member to the last; None where it is not known.
+        dose_per_square_angstrom: The dose of one frame as noisy as the mean: that of all members together, less where
+            their weights differ. None where one of them does not tell.
+        warnings: Sentences for the operator.
+    """
+
+    members: tuple[str, ...]
+    drift_angstrom: NDArray[np.float64]
+    seconds: float | None
+    dose_per_square_angstrom: float | None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def last_step_angstrom(self) -> float | None:
+        """How far the specimen moved to the newest frame from the one before; None where there is none."""
+        return float(np.hypot(*self.drift_angstrom[-2])) if len(self.members) > 1 else None
+
+    @property
+    def drift_angstrom_per_second(self) -> float | None:
+        """Speed of the specimen from the first member to the last; None where it is not known."""
+        return float(np.hypot(*self.drift_angstrom[0])) / self.seconds if self.seconds else None
+
+
+@dataclass(frozen=True)
 class Frame:
     """One image as acquired.
 
@@ -58,6 +89,7 @@ class Frame:
         images_in_file: How many images its file holds, 1 for an image that came on its own.
         acquired_at: When the camera took it, where known.
         received_at: When hrtemd first had all of it.
+        average: What the pixels are the mean of; None for an image as it came.
     """
 
     pixels: NDArray[Any]
@@ -68,6 +100,7 @@ class Frame:
     images_in_file: int = 1
     acquired_at: datetime | None = None
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    average: Average | None = None
 
 
 @dataclass(frozen=True)

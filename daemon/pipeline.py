@@ -8,18 +8,20 @@ calls.
 import errno
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, perf_counter
 
+from daemon.alerts import Alert, AlertWatch
 from daemon.drawing import Drawing
 from daemon.drops import Drops
 from daemon.errors import HrtemdError
 from daemon.frames import FocalSeries
 from daemon.inbox import Inbox, Policy
 from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import Outlet
 from daemon.recognition.recogniser import Recogniser, Recognition
 from daemon.series.triplets import choice_made
 from daemon.sources.source import Arrival, Failure, Source
@@ -59,7 +61,7 @@ class Analysed:
     write_ms: float
 
 
-def analyse(arrival: Arrival, recogniser: Recogniser, files: FilePublisher) -> Analysed:
+def analyse(arrival: Arrival, recogniser: Recogniser, results: FilePublisher | Outlet) -> Analysed:
     """Find the atoms of one frame or focal series and publish them as tables.
 
     Raises:
@@ -70,8 +72,10 @@ def analyse(arrival: Arrival, recogniser: Recogniser, files: FilePublisher) -> A
     recognition = recogniser.recognise(arrival.subject)
     if isinstance(arrival.subject, FocalSeries):
         recognition = replace(recognition, warnings=choice_made(arrival.subject) + recognition.warnings)
+    elif average := arrival.subject.average:
+        recognition = replace(recognition, warnings=[*average.warnings, *recognition.warnings])
     recognised = perf_counter()
-    stem = files.write_tables(arrival, recognition)
+    stem = results.write_tables(arrival, recognition)
     written = perf_counter()
     return Analysed(recognition, stem, 1e3 * (recognised - started), 1e3 * (written - recognised))
 
@@ -106,9 +110,11 @@ class Pipeline:
         sources: The ways in.
         policies: Policy of each source, by name.
         recognisers: Recogniser of each source, by name.
-        files: Where results go.
+        outlet: Where results go.
         drops: Counts what is given up.
         on_end: Called, from its thread, with the name of a source that ended though nobody stopped it.
+        alerts: By source, what tells of things to act on.
+        sent_once: Sources whose published frames are never analysed again; files are, where their sidecars changed.
     """
 
     def __init__(
@@ -116,20 +122,24 @@ class Pipeline:
         sources: Sequence[Source],
         policies: Mapping[str, Policy],
         recognisers: Mapping[str, Recogniser],
-        files: FilePublisher,
+        outlet: Outlet,
         drops: Drops,
         on_end: Callable[[str], None],
+        alerts: Mapping[str, AlertWatch] | None = None,
+        sent_once: Collection[str] = (),
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Frames or series `analysed`, `failed`, and `skipped` because their results were there."""
         self._policies = policies
         self._recognisers = recognisers
-        self._files = files
+        self._outlet = outlet
+        self._alerts = alerts or {}
+        self._sent_once = sent_once
         self._on_end = on_end
         self._stop = Event()
         self._reporting = Lock()
         self._inbox = Inbox(policies, drops)
-        self._drawing = Drawing(files, policies, drops, self._report)
+        self._drawing = Drawing(outlet, policies, drops, self._report)
         self._holds_seconds: dict[str, float] = {}
         self._feeders = [Thread(target=self._feed, args=[source], name=source.name, daemon=True) for source in sources]
         self._recognition = Thread(target=self._recognise, name="recognition")
@@ -180,20 +190,33 @@ class Pipeline:
                 if isinstance(error, OSError) and self._may_be_mended(arrival, error):
                     self._hold(arrival, error)
                 else:
-                    self._report(Failure(arrival.source, arrival.origin, error))
+                    self._report(Failure(arrival.source, arrival.origin, error), arrival)
             else:
                 if self._holds_seconds.pop(arrival.source, None):
                     log.info("%s: results are written again", arrival.source)
 
     def _analyse(self, arrival: Arrival) -> None:
-        if arrival.resumed and self._files.has_results(arrival):
+        is_published = self._outlet.is_published(arrival)
+        if arrival.source in self._sent_once:
+            is_done = is_published
+        else:
+            is_done = arrival.resumed and self._outlet.files.has_results(arrival)
+        if is_done:
             self.counts["skipped"] += 1
             return
-        analysed = analyse(arrival, self._recognisers[arrival.source], self._files)
+        self._outlet.begin(arrival)
+        analysed = analyse(arrival, self._recognisers[arrival.source], self._outlet)
         self.counts["analysed"] += 1
         log.info("%s", _log_line(arrival, analysed))
-        if self._files.overlays:
+        if self._outlet.files.overlays:
             self._drawing.add(arrival.source, analysed.stem, analysed.recognition)
+        if watch := self._alerts.get(arrival.source):
+            self._tell(watch.of(arrival, analysed.recognition), arrival.source)
+
+    def _tell(self, alerts: Iterable[Alert], source: str) -> None:
+        for alert in alerts:
+            log.warning("%s: %s: %s", source, alert.name, alert.sentence)
+            self._outlet.write_alert(source, alert.as_event())
 
     def _may_be_mended(self, arrival: Arrival, error: OSError) -> bool:
         return self._policies[arrival.source] == "lossless" and error.errno not in _NOT_MENDED_BY_WAITING
@@ -207,15 +230,15 @@ class Pipeline:
         self._holds_seconds[arrival.source] = pause_seconds
         self._inbox.put_back(arrival, pause_seconds)
 
-    def _report(self, failure: Failure) -> None:
-        """Make an error known: in the log, and as an event beside the results."""
+    def _report(self, failure: Failure, arrival: Arrival | None = None) -> None:
+        """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
         sentence = explain(failure.error)
         traceback = None if is_foreseen(failure.error) else failure.error
         log.error("%s: %s", failure.source, beginning_with_file(sentence, failure.origin), exc_info=traceback)
         with self._reporting:
             self.counts["failed"] += 1
             try:
-                self._files.write_event(failure.source, failure.origin, sentence)
+                self._outlet.write_failure(failure, sentence, arrival)
             except OSError as error:
                 log.error("%s: the event could not be written: %s", failure.source, explain(error))
 

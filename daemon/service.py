@@ -1,24 +1,38 @@
 """The life of `hrtemd run`: load, warm up, run until told to stop, finish the frame in work."""
 
+import contextlib
 import logging
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from queue import SimpleQueue
+from typing import Any
 
-from daemon.config import Configuration
+from daemon.alerts import AlertWatch
+from daemon.averaging import AveragedSource
+from daemon.config import Configuration, Limits, SourceSettings
 from daemon.config import DirectorySource as DirectorySettings
+from daemon.config import ZeroMQSource as ZeroMQSettings
 from daemon.drops import Drops
+from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
-from daemon.readers import ReadLimits
+from daemon.publish.outlet import Outlet
+from daemon.publish.retention import Retention, RetentionLimits
+from daemon.publish.zeromq import ZeroMQPublisher
 from daemon.recognition.package import Manifest, ModelPackage, find_model
 from daemon.recognition.recogniser import Recogniser
 from daemon.series.grouping import GroupedSource, Grouping
 from daemon.series.membership import rules_for
+from daemon.sources.connection import Place
 from daemon.sources.directory import DirectorySource
+from daemon.sources.formats import FORMATS
 from daemon.sources.source import Source
+from daemon.sources.spool import Spool
+from daemon.sources.zeromq import ZeroMQSource
 
 WARM_UP_SHAPE = (1024, 1024)
 
@@ -42,25 +56,44 @@ def run_daemon(
         BackendError: No engine can run it.
     """
     happenings: SimpleQueue[signal.Signals | str] = SimpleQueue()  # a request to stop, or a source that ended
-    with _signals_into(happenings):
+    with _signals_into(happenings), ExitStack() as closing:
         recognisers = _load_recognisers(configuration, load_recogniser)
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
+        limits = LedgerLimits(configuration.ledger.bytes, configuration.ledger.age_days)
+        ledger = closing.enter_context(contextlib.closing(Ledger(configuration.ledger_path, limits)))
         drops = Drops()
-        sources = [
-            _open_source(source, recognisers[source.model].manifest, configuration.limits.for_reading(), files, drops)
+        origins = {
+            source.name: _open_source(source, recognisers[source.model].manifest, configuration.limits, files, drops)
             for source in configuration.sources
-        ]
+        }
+        from_wire = {name: origin for name, origin in origins.items() if isinstance(origin, ZeroMQSource)}
+        broadcast = _broadcast(configuration, ledger, drops)
+        if broadcast is not None:
+            closing.callback(broadcast.close)
+            broadcast.start()
+            log.info("results are sent from %s, and again from %s", broadcast.endpoint, broadcast.replay_endpoint)
+        outlet = Outlet(files, ledger, broadcast, {name: origin.finished for name, origin in from_wire.items()})
+        closing.callback(outlet.close)
         pipeline = Pipeline(
-            sources,
+            [
+                _prepared(source, origins[source.name], recognisers[source.model].manifest, drops)
+                for source in configuration.sources
+            ],
             {source.name: source.policy for source in configuration.sources},
             {source.name: recognisers[source.model] for source in configuration.sources},
-            files,
+            outlet,
             drops,
             on_end=happenings.put,
+            alerts={
+                source.name: AlertWatch(configuration.alerts, recognisers[source.model].manifest)
+                for source in configuration.sources
+            },
+            sent_once=from_wire,
         )
+        _keep_room(configuration, ledger, closing)
         pipeline.start()
         log.info("ready; results go to %s", files.directory)
-        running = {source.name for source in sources}
+        running = set(origins)
         while running and not isinstance(happening := happenings.get(), signal.Signals):
             log.error("%s: ended; %d sources are left", happening, len(running) - 1)
             running.remove(happening)
@@ -75,25 +108,80 @@ def run_daemon(
 
 
 def _open_source(
-    settings: DirectorySettings, manifest: Manifest, limits: ReadLimits, files: FilePublisher, drops: Drops
-) -> Source:
-    """Open a way in; for a model that takes focal series, one that groups them."""
-    is_grouped = manifest.input_frames > 1
-    source = DirectorySource(
+    settings: SourceSettings, manifest: Manifest, limits: Limits, files: FilePublisher, drops: Drops
+) -> DirectorySource | ZeroMQSource:
+    """Open a way in."""
+    if isinstance(settings, ZeroMQSettings):
+        return ZeroMQSource(
+            settings.name,
+            Place(settings.endpoint, settings.socket, settings.bind),
+            FORMATS[settings.type].decoder(),
+            settings.policy,
+            settings.pixel_size_angstrom,
+            limits.for_reading(),
+            limits.message_bytes,
+            drops,
+            Spool(settings.spool / settings.name, limits.spool_bytes) if settings.spool else None,
+        )
+    assert isinstance(settings, DirectorySettings)
+    # Only a whole series can be told from its results, so each file is read to find its series.
+    in_series = manifest.input_frames > 1
+    return DirectorySource(
         settings.name,
         settings.path,
         settings.policy,
         settings.pixel_size_angstrom,
-        # Only a whole series can be told from its results, so each file is read to find its series.
-        (lambda *_: False) if is_grouped else partial(files.has_newer_results, settings.name),
-        limits,
+        (lambda *_: False) if in_series else partial(files.has_newer_results, settings.name),
+        limits.for_reading(),
         drops,
+        include=settings.include,
+        exclude=settings.exclude,
+        in_series=in_series,
     )
-    if not is_grouped:
-        return source
-    rules = rules_for("live", settings.series_pattern)
-    grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds)
-    return GroupedSource(source, grouping)
+
+
+def _prepared(settings: SourceSettings, source: Source, manifest: Manifest, drops: Drops) -> Source:
+    """Have frames grouped for a model that takes focal series, or averaged where that is wanted."""
+    if manifest.input_frames > 1:
+        rules = rules_for("live", settings.series_pattern)
+        grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds)
+        return GroupedSource(source, grouping)
+    if settings.average_frames > 1:
+        return AveragedSource(source, settings.average_frames, settings.average_weights, drops)
+    return source
+
+
+def _broadcast(configuration: Configuration, ledger: Ledger, drops: Drops) -> ZeroMQPublisher | None:
+    """Open the endpoints for programs that listen, where there are any."""
+    settings = configuration.publish.zeromq
+    if settings is None:
+        return None
+    started_at = datetime.now(UTC).isoformat()
+
+    def status() -> dict[str, Any]:
+        return {
+            "version": version("hrtemd"),
+            "started_at": started_at,
+            "sources": {source.name: source.model for source in configuration.sources},
+            "dropped": str(drops),
+        }
+
+    results = configuration.publish.files.directory
+    return ZeroMQPublisher(settings.endpoint, settings.replay_endpoint, ledger, results, status)
+
+
+def _keep_room(configuration: Configuration, ledger: Ledger, closing: ExitStack) -> None:
+    """Have old results deleted, where a limit is set."""
+    limits = RetentionLimits(**configuration.retention.model_dump())
+    if limits == RetentionLimits():
+        return
+
+    def is_unpublished(source: str, frame_id: str) -> bool:
+        return ledger.state(source, frame_id) == "received"
+
+    retention = Retention(configuration.publish.files.directory, limits, is_unpublished)
+    retention.start()
+    closing.callback(retention.stop)
 
 
 def _load_recognisers(

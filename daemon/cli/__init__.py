@@ -10,9 +10,12 @@ import click
 
 from daemon.cli.check import check, doctor
 from daemon.cli.export import export
+from daemon.cli.ledger import ledger
 from daemon.cli.models import models
 from daemon.cli.process import process
+from daemon.cli.replay import replay
 from daemon.cli.run import demo, run
+from daemon.cli.tail import tail
 from daemon.errors import ConfigurationError, HrtemdError, ModelError
 
 
@@ -50,5 +53,5 @@ def main() -> None:
     """
 
 
-for _command in (demo, process, run, check, doctor, models, export):
+for _command in (demo, process, run, replay, tail, check, doctor, ledger, models, export):
     main.add_command(_command)

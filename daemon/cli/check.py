@@ -1,10 +1,14 @@
 """`hrtemd check` and `hrtemd doctor`: is everything in place?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from daemon.cli.options import CONFIG_FILE
+
+if TYPE_CHECKING:
+    from daemon.config import Source
 
 _CHECK_EPILOG = """\b
 Example:
@@ -38,7 +42,7 @@ def check(config: Path) -> None:
         raise ConfigurationError(f"{config}: recognition.backend: {error}") from error
     for source in configuration.sources:
         size = source.pixel_size_angstrom
-        click.echo(f"{source.name}: watches {source.path}")
+        click.echo(f"{source.name}: {_way_in(source)}")
         click.echo(f"  model {source.model}, backend {backends[source.model]}, policy {source.policy}")
         if find_model(source.model).manifest.input_frames > 1:
             by_name = f", by the file name ({source.series_pattern})" if source.series_pattern else ""
@@ -46,9 +50,28 @@ def check(config: Path) -> None:
                 f"  focal series by series_id, by file{by_name}, else by defocus cycle; "
                 f"given up when incomplete for {source.series_timeout_seconds:g} s"
             )
-        click.echo(f"  pixel size {f'{size} Å, whatever the files say' if size else 'from each file or its sidecar'}")
-    results = "tables and overlays" if configuration.publish.files.overlays else "tables"
-    click.echo(f"{results} go to {configuration.publish.files.directory}")
+        if source.average_frames > 1:
+            click.echo(f"  averages {source.average_frames} frames, weights {source.average_weights}")
+        click.echo(
+            f"  pixel size {f'{size} Å, whatever the frames say' if size else 'from what comes with each frame'}"
+        )
+    publish = configuration.publish
+    results = "tables and overlays" if publish.files.overlays else "tables"
+    click.echo(f"{results} go to {publish.files.directory}")
+    if publish.zeromq:
+        click.echo(f"and to whoever listens at {publish.zeromq.endpoint}, again at {publish.zeromq.replay_endpoint}")
+    click.echo(f"ledger {configuration.ledger_path}")
+
+
+def _way_in(source: "Source") -> str:
+    """Say in a line where frames come from."""
+    if source.type == "directory":
+        patterns = [f"only {pattern}" for pattern in source.include] + [f"not {pattern}" for pattern in source.exclude]
+        return f"watches {source.path}" + (f" ({', '.join(patterns)})" if patterns else "")
+    verb = {"pull": "pulls", "sub": "subscribes to"}[source.socket]
+    place = "bound to" if source.bind else "connected to"
+    spool = f", spooled in {source.spool}" if source.spool else ""
+    return f"{verb} {source.type} frames, {place} {source.endpoint}{spool}"
 
 
 _DOCTOR_EPILOG = """\b

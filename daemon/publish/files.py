@@ -79,6 +79,10 @@ class FilePublisher:
             # Twice the file for a fifth of the time: the operator is waiting.
             draw_overlay(recognition).save(temporary, format="PNG", compress_level=1)
 
+    def header_of(self, stem: Path) -> dict[str, Any]:
+        """What the table of a stem says of itself; empty where there is none."""
+        return _header(stem) or {}
+
     def write_event(self, source: str, origin: str, error: str) -> None:
         """Append an error to `events.jsonl`: what stands there has no atom table."""
         event = {"time": datetime.now(UTC).isoformat(), "source": source, "origin": origin, "error": error}

@@ -1,10 +1,11 @@
 """What is said about an atom table besides its rows."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from daemon.atoms import counts_by_species
-from daemon.frames import FocalSeries
+from daemon.frames import Average, FocalSeries
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
 
@@ -13,7 +14,8 @@ def result_header(arrival: Arrival, recognition: Recognition) -> dict[str, Any]:
     """Describe where a table came from: frame, calibration, model, times (ISO 8601, UTC), milliseconds by stage.
 
     Of a focal series, `shape` and `acquired_at` are those of the frame that positions refer to, and `series` says which
-    frames it is made of; `series` of a single frame is null.
+    frames it is made of; `series` of a single frame is null. `average` says which frames a frame's pixels are the mean
+    of; it is null for an image as it came.
     """
     frame, series = recognition.frame, recognition.series
     frames = series.frames if series else (frame,)
@@ -39,6 +41,17 @@ def result_header(arrival: Arrival, recognition: Recognition) -> dict[str, Any]:
         "counts": counts_by_species(recognition.table),
         "warnings": recognition.warnings,
         "series": _describe(series) if series else None,
+        "average": _describe_average(frame.average) if frame.average else None,
+    }
+
+
+def event_header(source: str, what: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe an event: `message` says what happened, or `error` what went wrong."""
+    return {
+        "schema": "hrtemd.event.v1",
+        "source": source,
+        "published_at": datetime.now(UTC).isoformat(),
+        **what,
     }
 
 
@@ -52,4 +65,15 @@ def _describe(series: FocalSeries) -> dict[str, Any]:
         "drift_angstrom": None if series.drift_angstrom is None else series.drift_angstrom.tolist(),
         "first": series.first,  # place, in these lists, of the frame acquired first: positions refer to it
         "offered": list(series.offered),  # names of all frames, where these were chosen from more than three
+    }
+
+
+def _describe_average(average: Average) -> dict[str, Any]:
+    """Say which frames a frame's pixels are the mean of, the oldest first."""
+    return {
+        "members": list(average.members),
+        # Where the point at (0, 0) of the frame stands in each, x to the right and y down.
+        "drift_angstrom": average.drift_angstrom.tolist(),
+        "drift_angstrom_per_second": average.drift_angstrom_per_second,
+        "dose_per_square_angstrom": average.dose_per_square_angstrom,
     }

@@ -12,6 +12,7 @@ from daemon.frames import Frame, make_frame_id, validate_pixels
 from daemon.readers import plain, rosettasciio
 from daemon.readers.calibration import calibrate
 from daemon.readers.files import SUFFIXES
+from daemon.readers.growing import read_growing
 from daemon.readers.guard import guarded
 from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
 from daemon.readers.sidecar import merge, read_sidecar
@@ -24,6 +25,7 @@ def read_frames(
     source: str = "files",
     pixel_size_angstrom: float | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
+    images: range | None = None,
 ) -> Iterator[Frame | FrameError]:
     """Yield the frames of one file, loading a long stack image by image.
 
@@ -36,27 +38,35 @@ def read_frames(
         source: The first part of `frame_id`.
         pixel_size_angstrom: Beats the sidecar, which beats the file's own metadata.
         limits: Beyond them a file is refused before its pixels are loaded.
+        images: Only these, of a stack that may still grow and of which they are whole; see `extent_of`.
 
     Raises:
         FrameError: The file, its sidecar or its only image cannot be used; nothing else is ever raised.
     """
     written_at = _written_at(path)
     sidecar = read_sidecar(path)
-    stacks = guarded(path.name, partial(_read_stacks, path, limits))
-    images = [(stack, position) for stack in stacks for position in stack.positions()]
-    sidecar.check_lengths(len(images), path.with_suffix(".json").name)
+    if images is None:
+        stacks = guarded(path.name, partial(_read_stacks, path, limits))
+        n_images = sum(len(stack.positions()) for stack in stacks)
+        is_stack = n_images > 1
+    else:
+        stack, n_images = guarded(path.name, partial(read_growing, path, images, limits))
+        stacks, is_stack = [stack], True
+    sidecar.check_lengths(n_images, path.with_suffix(".json").name, or_more=images is not None)
+    located = [(stack, position) for stack in stacks for position in stack.positions()]
     # All at once, since a wrong size is the file's or the sidecar's fault, not one image's.
     calibrations = [
         calibrate(stack, path, pixel_size_angstrom, sidecar.for_image(index).get("pixel_size_angstrom"))
-        for index, (stack, _) in enumerate(images)
+        for index, (stack, _) in enumerate(located)
     ]
-    for index, (stack, position) in enumerate(images):
-        name = path.stem if len(images) == 1 else f"{path.stem}-{index:04d}"
-        where = path.name if len(images) == 1 else name
+    for index in range(n_images) if images is None else images:
+        stack, position = located[index]
+        name = f"{path.stem}-{index:04d}" if is_stack else path.stem
+        where = name if is_stack else path.name
         try:
             pixels = validate_pixels(guarded(where, partial(stack.load, position)), where)
         except FrameError as error:
-            if len(images) == 1:
+            if not is_stack:
                 raise
             yield error
             continue
@@ -68,7 +78,7 @@ def read_frames(
             name=name,
             calibration=calibrations[index],
             acquisition=acquisition,
-            images_in_file=len(images),
+            images_in_file=n_images,
             acquired_at=stack.acquired_at or written_at,
         )
 

@@ -23,6 +23,7 @@ PLUGINS = {
     ".ser": "tia",
     ".hspy": "hspy",
     ".mrc": "mrc",
+    ".mrcs": "mrc",
     ".tif": "tiff",
     ".tiff": "tiff",
 }
@@ -48,9 +49,41 @@ def read(path: Path, limits: ReadLimits) -> list[ImageStack]:
         else:
             objections.append(objection)
     if not stacks:
-        found = " and ".join(dict.fromkeys(objections))
-        raise FrameError(f"{path.name}: no HRTEM image in this file, which holds {found}; choose or export the image.")
+        raise _no_image(path, objections)
     return stacks
+
+
+def read_beginning(path: Path) -> ImageStack:
+    """Read what the header of an MRC or TIFF file says of its first image, though others may still be written.
+
+    Returns:
+        That one image, its pixels not loaded.
+
+    Raises:
+        FrameError: It is no HRTEM image.
+    """
+    signal = _first_signal(path)
+    quirks.tidy(signal)
+    if (objection := _objection(signal)) is not None:
+        raise _no_image(path, [objection])
+    return _image_stack(signal)
+
+
+def mrc_dtype(mode: int) -> np.dtype[Any]:
+    """Return the type of the pixels of an MRC file.
+
+    Raises:
+        ValueError: There is no such mode.
+    """
+    dtype: np.dtype[Any] = importlib.import_module("rsciio.mrc._api").get_data_type([mode])
+    return dtype
+
+
+def is_described_movie(path: Path) -> bool:
+    """Whether an MRC file is a movie of Direct Electron with the text file that describes it."""
+    if not path.name.endswith("_movie.mrc"):
+        return False
+    return importlib.import_module("rsciio.mrc._api").find_related_de_files(str(path))["info_file"] is not None
 
 
 def _signals(path: Path, limits: ReadLimits) -> list[dict[str, Any]]:
@@ -96,6 +129,28 @@ def _bytes_in_memory(path: Path, plugin: str) -> int:
     else:  # never compressed
         sizes = [path.stat().st_size]
     return sum(sizes)
+
+
+def _first_signal(path: Path) -> dict[str, Any]:
+    """Return the first image of an MRC or TIFF file as a data set of its own."""
+    importlib.import_module("rsciio")
+    demote_log("rsciio")
+    demote_log("tifffile")
+    signal: dict[str, Any]
+    if PLUGINS[path.suffix.lower()] == "mrc":
+        # So that it does not believe the number of images in the header, which may be filled in last.
+        (signal,) = importlib.import_module("rsciio.mrc").file_reader(str(path), lazy=True, navigation_shape=(1,))
+    else:
+        tifffile = importlib.import_module("tifffile")
+        with tifffile.TiffFile(path) as tiff:
+            read_page = importlib.import_module("rsciio.tiff._api")._read_tiff  # noqa: SLF001
+            signal = read_page(tiff, tiff.pages.first, str(path), lazy=True)
+    return signal
+
+
+def _no_image(path: Path, objections: list[str]) -> FrameError:
+    found = " and ".join(dict.fromkeys(objections))
+    return FrameError(f"{path.name}: no HRTEM image in this file, which holds {found}; choose or export the image.")
 
 
 def _velox_images(path: Path) -> list[dict[str, Any]]:

@@ -36,14 +36,19 @@ class Sidecar(BaseModel):
         values = {key: value[index] if isinstance(value, list) else value for key, value in self}
         return {key: value for key, value in values.items() if value is not None}
 
-    def check_lengths(self, n_images: int, where: str) -> None:
+    def check_lengths(self, n_images: int, where: str, *, or_more: bool = False) -> None:
         """Refuse a list that does not fit the number of images.
+
+        Args:
+            n_images: How many the file holds.
+            where: The sidecar, for the message.
+            or_more: More may come, so that a list may be longer.
 
         Raises:
             FrameError: A list is longer or shorter.
         """
         for key, value in self:
-            if isinstance(value, list) and len(value) != n_images:
+            if isinstance(value, list) and (len(value) < n_images or (len(value) > n_images and not or_more)):
                 raise FrameError(
                     f"{where}: `{key}` lists {len(value)} values, but the file holds {n_images} image"
                     f"{'' if n_images == 1 else 's'}; give one value per image, or one for all."

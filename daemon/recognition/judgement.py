@@ -83,11 +83,26 @@ def judge(subject: Frame | FocalSeries, calibration: Calibration, peaks: Peaks, 
             f"The network is unsure: the {manifest.kind}s found have a mean probability of {mean_probability:.2f}. "
             "More dose, or a focus of more contrast, would help."
         )
+    return warnings + _judge_geometry(positions, calibration, peaks, manifest)
+
+
+def shows_lattice(calibration: Calibration, peaks: Peaks, manifest: Manifest) -> bool:
+    """Whether what was found surely is the specimen's lattice; arguments as of `judge`."""
+    return (
+        len(peaks.positions) >= LEAST_SITES
+        and float(peaks.probability.mean()) >= LEAST_MEAN_PROBABILITY
+        and not _judge_geometry(peaks.positions * calibration.pixel_size_angstrom, calibration, peaks, manifest)
+    )
+
+
+def _judge_geometry(
+    positions: NDArray[np.floating], calibration: Calibration, peaks: Peaks, manifest: Manifest
+) -> list[str]:
     if manifest.specimen == "graphene":
-        return warnings + _judge_sheet(positions, calibration, GRAPHENE)
+        return _judge_sheet(positions, calibration, GRAPHENE)
     if manifest.specimen == "mos2":
-        return warnings + _judge_sheet(positions, calibration, MOS2) + _judge_elements(positions, peaks, manifest)
-    return warnings + _judge_columns(positions, calibration)
+        return _judge_sheet(positions, calibration, MOS2) + _judge_elements(positions, peaks, manifest)
+    return _judge_columns(positions, calibration)
 
 
 def _outside_range(subject: Frame | FocalSeries, calibration: Calibration, manifest: Manifest) -> list[str]:
@@ -105,7 +120,7 @@ def _outside_range(subject: Frame | FocalSeries, calibration: Calibration, manif
         f"The {name}, {value:g} {unit}, is outside of what the model {manifest.name} was trained for "
         f"({low:g} to {high:g} {unit})."
         for name, value, (low, high), unit in dict.fromkeys(checks)
-        if value is not None and not _within(value, low, high)
+        if value is not None and not is_within(value, low, high)
     ]
 
 
@@ -120,7 +135,7 @@ def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[
     return checks
 
 
-def _within(value: float, low: float, high: float) -> bool:
+def is_within(value: float, low: float, high: float) -> bool:
     """Whether a value is in a range, as exactly as metadata are rounded."""
     return low - 1e-3 * abs(low) <= value <= high + 1e-3 * abs(high)
 

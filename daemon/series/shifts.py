@@ -63,11 +63,11 @@ def find_fits(maps: ShiftMaps) -> list[Fit]:
     fits = []
     for one in _peaks(maps.to_one):
         total = maps.for_other(one)
-        other = _highest(total)
+        other = highest(total)
         fits.append(Fit(float(total[other]), one, other))
     for other in _peaks(maps.to_other):
         total = maps.for_one(other)
-        one = _highest(total)
+        one = highest(total)
         fits.append(Fit(float(total[one]), one, other))
     fits.sort(reverse=True)
     return [_climb(maps, fits[0]), *fits]
@@ -75,7 +75,7 @@ def find_fits(maps: ShiftMaps) -> list[Fit]:
 
 def subpixel(fit: Fit, maps: ShiftMaps) -> NDArray[np.float64]:
     """Shape (2, 2): x and y of the two shifts in steps from the middle of their maps, at the top of parabolas."""
-    shifts = [_top(maps.for_one(fit.other), fit.one), _top(maps.for_other(fit.one), fit.other)]
+    shifts = [top(maps.for_one(fit.other), fit.one), top(maps.for_other(fit.one), fit.other)]
     rows, columns = maps.to_one.shape
     return np.array(shifts) - np.array([columns - 1, rows - 1]) / 2
 
@@ -83,9 +83,9 @@ def subpixel(fit: Fit, maps: ShiftMaps) -> NDArray[np.float64]:
 def _climb(maps: ShiftMaps, fit: Fit) -> Fit:
     """Noise shifts the peak of a single map; the sum of all three may be higher beside it."""
     for _ in range(CLIMBS):
-        one = _highest(maps.for_one(fit.other))
+        one = highest(maps.for_one(fit.other))
         total = maps.for_other(one)
-        other = _highest(total)
+        other = highest(total)
         fit = Fit(float(total[other]), one, other)
     return fit
 
@@ -96,13 +96,14 @@ def _peaks(fitting: Map) -> list[Place]:
     return [(int(rows[peak]), int(columns[peak])) for peak in highest]
 
 
-def _highest(fitting: Map) -> Place:
+def highest(fitting: Map) -> Place:
+    """Where a map has its maximum."""
     row, column = np.unravel_index(int(fitting.argmax()), fitting.shape)
     return int(row), int(column)
 
 
-def _top(fitting: Map, place: Place) -> tuple[float, float]:
-    """The maximum near a place, x and y."""
+def top(fitting: Map, place: Place) -> tuple[float, float]:
+    """The maximum near a place, x and y, where parabolas through it and its neighbours have theirs."""
     row, column = place
     return column + _vertex(fitting[row], column), row + _vertex(fitting[:, column], row)
 

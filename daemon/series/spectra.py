@@ -113,7 +113,7 @@ def coarse(pixels: NDArray[Any], pixel_size_angstrom: float) -> NDArray[np.float
 def whiten(image: NDArray[np.float32], grid: Grid, ring: NDArray[np.int64]) -> Whitened:
     """The spectrum of a frame with noise and lattice evened out."""
     rows, columns = image.shape
-    window = np.outer(_taper(rows, grid.sampling_angstrom[1]), _taper(columns, grid.sampling_angstrom[0]))
+    window = window_of((rows, columns), grid)
     image = image - image.mean()
     limit = BRIGHTEST * float(image.std())
     image = np.clip(image, -limit, limit)
@@ -126,6 +126,14 @@ def whiten(image: NDArray[np.float32], grid: Grid, ring: NDArray[np.int64]) -> W
     complete = spectrum / np.sqrt(noise)
     excess = cv2.blur(power / noise, (SPOT_PIXELS, SPOT_PIXELS))
     return Whitened(complete, complete / np.maximum(excess, 1))
+
+
+def window_of(shape: tuple[int, int], grid: Grid) -> NDArray[np.float32]:
+    """What a frame of this shape is multiplied by, so that it fades out at its border."""
+    down, across = (
+        _taper(pixels, sampling) for pixels, sampling in zip(shape, grid.sampling_angstrom[::-1], strict=True)
+    )
+    return np.outer(down, across)
 
 
 def _taper(pixels: int, sampling_angstrom: float) -> NDArray[np.float32]:

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from daemon.readers import parts_of
 
+SETTLE_SECONDS = 0.3
+"""A file is complete when its size and time of change have stood still for this long, and it can be read."""
+
 Stamp = tuple[int, int]
 """A file's size in bytes and time of change in ns."""
 
@@ -61,6 +64,7 @@ class Candidate:
     Attributes:
         signature: As last seen.
         due: When to look at it again, on the monotonic clock.
+        settled_at: When it has stood still for long enough to be whole, should it not change before.
         resumed: It was there at start.
         attempts: How often it could not be read as it stands now.
         delivered: Ids of the frames it has yielded so far.
@@ -68,6 +72,7 @@ class Candidate:
 
     signature: Signature
     due: float
+    settled_at: float = 0.0
     resumed: bool = False
     attempts: int = 0
     delivered: set[str] = field(default_factory=set)

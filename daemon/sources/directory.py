@@ -5,7 +5,7 @@ sooner. So frames are found on network shares too, where nothing is announced, a
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR
@@ -15,20 +15,22 @@ from time import monotonic
 from daemon.drops import Drops
 from daemon.errors import FrameError
 from daemon.inbox import Policy
-from daemon.readers import ReadLimits, frames_read_from, frames_within, may_hold_frames, parts_of
-from daemon.sources.candidates import Candidate, Candidates, Signature, is_half_of_a_pair, signature_of
+from daemon.readers import ReadLimits, frames_read_from, frames_within, may_grow, may_hold_frames, parts_of
+from daemon.sources.candidates import (
+    SETTLE_SECONDS,
+    Candidate,
+    Candidates,
+    Signature,
+    is_half_of_a_pair,
+    signature_of,
+)
+from daemon.sources.file_taking import FileTaking
 from daemon.sources.folder_watch import FolderWatch
-from daemon.sources.image_file import arrivals_from, changed_at
+from daemon.sources.selection import Selection
 from daemon.sources.source import Arrival, Failure
-
-SETTLE_SECONDS = 0.3
-"""A file is complete when its size and time of change have stood still for this long, and it can be read."""
 
 HALF_PAIR_SECONDS = 5.0
 """As long is waited for the other half of TIA's pair of an `.emi` and its `.ser` files."""
-
-RETRY_SECONDS = (0.5, 1.0, 2.0)
-"""Pauses before a file that stands still but cannot be read is tried again: its writer may only be slow."""
 
 RESCAN_SECONDS = 10.0
 UNANNOUNCED_RESCAN_SECONDS = 1.0
@@ -51,6 +53,10 @@ class DirectorySource:
             and the time, in seconds since 1970, when it or its sidecar last changed.
         limits: Beyond them a file is refused.
         drops: Counts the files left out.
+        include: Patterns of the files to take, all where there are none; see `Selection`.
+        exclude: Patterns of the files to leave out, which are never opened.
+        in_series: Its frames are to make focal series. A stack then has to say how many images it will hold before any
+            of them is taken, or else to stand still.
     """
 
     def __init__(
@@ -62,14 +68,17 @@ class DirectorySource:
         has_newer_results: Callable[[Path, PurePosixPath, float], bool],
         limits: ReadLimits,
         drops: Drops,
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        in_series: bool = False,
     ) -> None:
         self.name = name
         self._folder = folder
         self._policy = policy
-        self._pixel_size_angstrom = pixel_size_angstrom
-        self._has_newer_results = has_newer_results
-        self._limits = limits
         self._drops = drops
+        self._selection = Selection(include, exclude)
+        self._taking = FileTaking(name, folder, pixel_size_angstrom, has_newer_results, limits, in_series=in_series)
         self._candidates = Candidates()
         self._done: dict[Path, Signature] = {}
         self._warned_of: set[str] = set()
@@ -88,7 +97,10 @@ class DirectorySource:
                     yield from self._rescan(watch)
                     listed_at = monotonic()
                 if due := self._candidates.due(monotonic()):
-                    yield from self._read(*due, stop)
+                    for outcome in self._read(*due, in_order=watch.hears_everything):
+                        yield outcome
+                        if stop.is_set():
+                            return
                 else:
                     yield None
 
@@ -109,7 +121,8 @@ class DirectorySource:
         now = monotonic()
         for path, signature in sorted(found.items(), key=lambda item: item[1].image[1]):
             settle_seconds = HALF_PAIR_SECONDS if is_half_of_a_pair(path, signature) else SETTLE_SECONDS
-            self._candidates.put(path, Candidate(signature, now + settle_seconds, resumed=True))
+            settled_at = now + settle_seconds
+            self._candidates.put(path, Candidate(signature, due=settled_at, settled_at=settled_at, resumed=True))
 
     def _follow(self, watch: FolderWatch) -> bool:
         """Take in announcements until a file is due; return whether the whole folder must be listed anew."""
@@ -125,7 +138,7 @@ class DirectorySource:
                 folder_came = True  # with files in it, perhaps, that came before it could be watched
             elif path.suffix.lower() in (".json", ".ser"):
                 parts.add(path)
-            elif may_hold_frames(path.name):
+            elif may_hold_frames(path.name) and self._takes(path):
                 self._note(path, self._signature(path), 0.0 if announcement.renamed_in else SETTLE_SECONDS)
         self._note_frames_read_from(parts)
         return folder_came
@@ -138,8 +151,12 @@ class DirectorySource:
             except OSError as error:
                 self._warn_once(error)
                 continue
-            for path in frames:
+            for path in filter(self._takes, frames):
                 self._note(path, self._signature(path), SETTLE_SECONDS)
+
+    def _takes(self, path: Path) -> bool:
+        below = path.relative_to(self._folder)
+        return self._selection.takes(below) and not any(name.startswith(".") for name in below.parts)
 
     def _note(self, path: Path, signature: Signature | None, settle_seconds: float) -> None:
         """Remember to read a file that is new or has changed."""
@@ -147,12 +164,18 @@ class DirectorySource:
             return
         if is_half_of_a_pair(path, signature):
             settle_seconds = HALF_PAIR_SECONDS
-        due = monotonic() + settle_seconds
+        due = settled_at = monotonic() + settle_seconds
         earlier = self._candidates.get(path)
         if earlier and earlier.signature == signature:  # its sidecar, announced with it, is no news
+            settled_at = min(settled_at, earlier.settled_at)
             due = min(due, earlier.due)
-        candidate = Candidate(signature, due)
-        if earlier and earlier.signature.others == signature.others:  # a sidecar would change every frame
+        if earlier and may_grow(path):  # a stack that is added to all the time must be looked at all the same
+            due = min(due, earlier.due)
+        candidate = Candidate(signature, due, settled_at, resumed=earlier is not None and earlier.resumed)
+        before = earlier.signature if earlier else self._done.get(path)
+        if before and before.others != signature.others:  # a sidecar would change every frame
+            self._taking.forget(path)
+        elif earlier:
             candidate.delivered.update(earlier.delivered)
         self._candidates.put(path, candidate)
         for part in parts_of(path)[1:]:  # a `.ser` file that seemed to be on its own
@@ -173,18 +196,22 @@ class DirectorySource:
             watch.restart()
             self._note_backlog()
         else:
+            if watch.mounts_changed:
+                watch.restart()
             for path, signature in self._list().items():
-                if path not in self._candidates:
+                waiting = self._candidates.get(path)
+                if waiting is None or waiting.signature != signature:
                     self._note(path, signature, SETTLE_SECONDS)
 
     def _list(self) -> dict[Path, Signature]:
         """Return all image files as they stand now, and forget those that were taken away."""
         errors: list[OSError] = []
-        paths = set(frames_within(self._folder, errors.append))
+        paths = set(filter(self._takes, frames_within(self._folder, errors.append)))
         for error in errors:
             self._warn_once(error)
         if not errors:
             self._done = {path: signature for path, signature in self._done.items() if path in paths}
+            self._taking.forget_all_but(paths)
         return {path: signature for path in paths if (signature := self._signature(path))}
 
     def _signature(self, path: Path) -> Signature | None:
@@ -202,49 +229,27 @@ class DirectorySource:
             self._warned_of.add(error.filename)
             log.warning("%s: %s is left out (%s)", self.name, error.filename, error.strerror)
 
-    def _read(self, path: Path, candidate: Candidate, stop: Event) -> Iterator[Arrival | Failure]:
-        """Yield a file's frames, or see to it that it is tried again."""
+    def _read(self, path: Path, candidate: Candidate, *, in_order: bool) -> Iterator[Arrival | Failure]:
+        """Yield what a file gives now, and see to it that it is looked at again if there may be more."""
         signature = self._signature(path)
         if signature is None:  # taken away again
             self._candidates.drop(path)
             return
-        if signature != candidate.signature:  # still growing
+        if signature.others != candidate.signature.others or (signature != candidate.signature and not may_grow(path)):
             self._note(path, signature, SETTLE_SECONDS)
             return
-        failures: list[Failure] = []
-        try:
-            for arrival in self._arrivals_from(path, candidate):
-                if isinstance(arrival, Failure):
-                    failures.append(arrival)
-                elif arrival.subject.frame_id not in candidate.delivered:
-                    candidate.delivered.add(arrival.subject.frame_id)
-                    yield arrival
-                if stop.is_set():
-                    return
-        except Exception as error:
-            failures.append(Failure(self.name, str(path), error))
-        if failures and candidate.attempts < len(RETRY_SECONDS):
-            due = monotonic() + RETRY_SECONDS[candidate.attempts]
-            self._candidates.put(path, replace(candidate, due=due, attempts=candidate.attempts + 1))
+        if signature != candidate.signature:
+            settled_at = monotonic() + SETTLE_SECONDS
+            candidate = replace(candidate, signature=signature, settled_at=settled_at, attempts=0)
+        stands_still = monotonic() >= candidate.settled_at
+        waiting = yield from self._taking.take(path, candidate, stands_still=stands_still, in_order=in_order)
+        if waiting:
+            self._candidates.put(path, waiting)
             return
-        yield from failures
         self._candidates.drop(path)
         self._done[path] = signature
         # A file that changed while it was read is read again when it has settled.
         self._note(path, self._signature(path), SETTLE_SECONDS)
-
-    def _arrivals_from(self, path: Path, candidate: Candidate) -> Iterator[Arrival | Failure]:
-        folder = PurePosixPath(path.parent.relative_to(self._folder).as_posix())
-        if candidate.resumed and self._has_newer_results(path, folder, changed_at(*parts_of(path))):
-            return
-        yield from arrivals_from(
-            path,
-            source=self.name,
-            pixel_size_angstrom=self._pixel_size_angstrom,
-            folder=folder,
-            resumed=candidate.resumed,
-            limits=self._limits,
-        )
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

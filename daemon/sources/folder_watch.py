@@ -19,7 +19,7 @@ from watchdog.events import (
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from daemon.filesystems import file_system_of
+from daemon.filesystems import FileSystem, file_systems_within
 
 _MOST_WAITING = 10_000
 
@@ -50,12 +50,16 @@ class FolderWatch(FileSystemEventHandler):
     def __enter__(self) -> Self:
         observer = _new_observer()
         observer.schedule(self, str(self._folder), recursive=True, event_filter=_EVENTS)
+        self._file_systems = file_systems_within(self._folder)
+        shares = [system for system in self._file_systems if system.needs_polling]
         try:
             observer.start()
         except OSError as error:
             log.warning("%s cannot be watched (%s); it is listed every second instead", self._folder, error)
+        else:
+            _say_how(self._folder, shares)
         self._observer = observer
-        self._is_local = not file_system_of(self._folder).needs_polling
+        self._is_local = not shares
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,9 +68,14 @@ class FolderWatch(FileSystemEventHandler):
             self._observer.join()
 
     def restart(self) -> None:
-        """Watch anew, after the folder was away."""
+        """Watch anew, after the folder was away or something was mounted below it."""
         self.__exit__()
         self.__enter__()
+
+    @property
+    def mounts_changed(self) -> bool:
+        """Whether something was mounted in the folder or taken away; the kernel does not announce that either."""
+        return file_systems_within(self._folder) != self._file_systems
 
     @property
     def hears_everything(self) -> bool:
@@ -97,6 +106,16 @@ class FolderWatch(FileSystemEventHandler):
                 self._announcements.put_nowait(Announcement(Path(path), moved, event.is_directory))
             except Full:
                 self._has_forgotten = True
+
+
+def _say_how(folder: Path, shares: list[FileSystem]) -> None:
+    if not shares:
+        log.info("%s is watched: the kernel announces new files", folder)
+    for share in shares:
+        log.info(
+            "%s is listed every second: %s is on %s (%s), where files of other computers are not announced",
+            folder, share.mount_point, share.kind, share.type,
+        )  # fmt: skip
 
 
 def _new_observer() -> BaseObserver:

@@ -30,6 +30,7 @@ def arrivals_from(
     folder: PurePosixPath = TOP,
     resumed: bool = False,
     limits: ReadLimits = DEFAULT_LIMITS,
+    images: range | None = None,
 ) -> Iterator[Arrival | Failure]:
     """Read a file frame by frame, each when it is asked for; an image of a stack that is no frame is a failure.
 
@@ -40,13 +41,16 @@ def arrivals_from(
         folder: Folder below the results directory that its results belong in.
         resumed: It was there before the daemon started.
         limits: Beyond them the file is refused.
+        images: Only these, of a stack that may still grow.
 
     Raises:
         FrameError: The file, or its only image, is not a frame.
     """
     _, sidecar, *_ = parts_of(path)
     described_at = changed_at(sidecar)
-    frames = iter(read_frames(path, source=source, pixel_size_angstrom=pixel_size_angstrom, limits=limits))
+    frames = iter(
+        read_frames(path, source=source, pixel_size_angstrom=pixel_size_angstrom, limits=limits, images=images)
+    )
     while True:
         started = perf_counter()
         frame = next(frames, None)

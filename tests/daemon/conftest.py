@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from tests.daemon.watching import Watching
 
 HRTEMD = Path(sys.executable).with_name("hrtemd")
 BLOB_SPACING_PX = 20
@@ -131,3 +133,11 @@ def hrtemd() -> Callable[..., "subprocess.CompletedProcess[str]"]:
         )
 
     return run
+
+
+@pytest.fixture
+def watching(tmp_path: Path) -> Iterator[Watching]:
+    (tmp_path / "incoming").mkdir()
+    watching = Watching(tmp_path / "incoming")
+    yield watching
+    watching.stop()

@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from daemon.config import load_configuration
+from daemon.config import DirectorySource, ZeroMQSource, load_configuration
 from daemon.errors import ConfigurationError
 from daemon.readers import DEFAULT_LIMITS, ReadLimits
 
@@ -27,6 +27,7 @@ def mistakes(config: Path, text: str, *, verify: bool = False, **environment: st
 def test_shipped_file_is_valid_and_shows_the_defaults() -> None:
     configuration = load_configuration(SHIPPED, environment={})
     source = configuration.sources[0]
+    assert isinstance(source, DirectorySource)
     assert source.path == SHIPPED.parent / "incoming"
     assert (source.policy, source.model, source.pixel_size_angstrom) == ("lossless", "graphene", None)
     assert (source.series_pattern, source.series_timeout_seconds) == (None, 30)
@@ -73,21 +74,20 @@ def test_every_mistake_is_named_at_once(config: Path) -> None:
         [recognition]
         backend = 'cuda'
         [publish.zeromq]
-        endpoint = "tcp://127.0.0.1:5600"
+        endpoint = "127.0.0.1:5600"
         [colours]
         """,
     )
     expected = [
         "line 1: sources[0].path: is required and missing.",
-        "line 4: sources[0].polcy: there is no such key; known here: name, type, path, policy",
+        "line 4: sources[0].polcy: there is no such key; known here: name, policy, average_frames,",
         "line 5: sources[0].policy: input should be 'lossless' or 'latest', not 'sometimes'.",
-        "line 7: sources[1].path: is required and missing.",
+        "line 7: sources[1].endpoint: is required and missing.",
         "line 8: sources[1].name: another source is called 'camera' too; rename one.",
-        "line 9: sources[1].type: sources of type 'dectris-v1' are not available in this version; 'directory' is.",
         "line 10: sources[1].pixel_size_angstrom: input should be greater than 0, not -0.1.",
         "line 13: recognition.backend: input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
-        "line 14: publish.zeromq: publishing by ZeroMQ is not available in this version; remove the section.",
-        "line 16: colours: there is no such key; known here: sources, limits, recognition, publish.",
+        "line 15: publish.zeromq.endpoint: is not an endpoint such as tcp://127.0.0.1:9999: '127.0.0.1:5600'.",
+        "line 16: colours: there is no such key; known here: sources, limits, recognition, publish, ledger, retention,",
     ]
     assert len(found) == len(expected)
     for line, start in zip(found, expected, strict=True):
@@ -147,6 +147,81 @@ def test_a_model_for_series_loses_no_frames(config: Path, blob_triplet_model: Pa
     assert 'none of which may be left out; set policy = "lossless", or choose' in mistake
 
 
+CAMERA = """\
+[[sources]]
+name = "camera"
+type = "dectris-stream2"
+"""
+
+
+def test_a_camera_on_the_network_needs_only_an_endpoint(config: Path) -> None:
+    config.write_text(CAMERA + 'endpoint = "tcp://dcu.local:31001"\nspool = "spool"\n')
+    (source,) = load_configuration(config, verify=True, environment={}).sources
+    assert isinstance(source, ZeroMQSource)
+    assert (source.socket, source.bind, source.policy) == ("pull", False, "lossless")
+    assert source.spool == config.parent / "spool"
+
+
+@pytest.mark.parametrize("type_line", ["", 'type = "dectris-v3"\n'])
+def test_a_source_of_no_known_type_is_named_by_its_key(config: Path, type_line: str) -> None:
+    (mistake,) = mistakes(config, f'[[sources]]\nname = "camera"\n{type_line}')
+    if type_line:
+        assert mistake.startswith("line 3: sources[0].type: input should be 'directory', 'array-1.0', 'dectris-v1' or ")
+        assert mistake.endswith("not 'dectris-v3'.")
+    else:
+        assert mistake == "line 1: sources[0].type: is required and missing."
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["dcu.local:31001", "tcp://dcu.local", "tcp://a b:1", "udp://127.0.0.1:1", "tcp://127.0.0.1:65536", "7"]
+)
+def test_what_is_no_endpoint_is_refused(config: Path, endpoint: str) -> None:
+    (mistake,) = mistakes(config, CAMERA + f'endpoint = "{endpoint}"\n')
+    assert mistake.startswith("line 4: sources[0].endpoint: ")
+
+
+@pytest.mark.parametrize("host", ["*", "0.0.0.0", "192.168.0.2", "eth0", "[::]"])
+def test_binding_beyond_this_machine_is_asked_for_in_words(config: Path, host: str) -> None:
+    camera = CAMERA + f'bind = true\nendpoint = "tcp://{host}:9999"\n'
+    publishing = f'[publish.zeromq]\nendpoint = "tcp://{host}:5600"\n'
+    found = mistakes(config, camera + publishing)
+    assert len(found) == 2
+    assert all("bind to 127.0.0.1, or set allow_insecure = true where the network is trusted" in line for line in found)
+    config.write_text(camera + "allow_insecure = true\n" + publishing + "allow_insecure = true\n")
+    assert load_configuration(config, environment={}).publish.zeromq is not None
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:0", "tcp://[::1]:9999", "tcp://localhost:*", "ipc:///tmp/x"])
+def test_binding_on_this_machine_is_allowed(config: Path, endpoint: str) -> None:
+    config.write_text(CAMERA + f'bind = true\nendpoint = "{endpoint}"\n')
+    assert len(load_configuration(config, environment={}).sources) == 1
+
+
+def test_a_spool_is_for_lossless_sources(config: Path) -> None:
+    (mistake,) = mistakes(config, CAMERA + 'endpoint = "tcp://x:1"\npolicy = "latest"\nspool = "spool"\n')
+    assert mistake.startswith('line 6: sources[0].spool: keeps every frame, of which policy = "latest" gives most up')
+
+
+def test_an_average_would_blend_a_focal_series(config: Path, blob_triplet_model: Path) -> None:
+    source = CAMERA + f'endpoint = "tcp://x:1"\nmodel = "{blob_triplet_model}"\naverage_frames = 4\n'
+    (mistake,) = mistakes(config, source, verify=True)
+    assert "which an average would blend; set average_frames = 1" in mistake
+
+
+def test_what_is_kept_and_what_is_told_has_keys_of_its_own(config: Path) -> None:
+    config.write_text("[ledger]\nbytes = 5\n[retention]\nfree_bytes = 7\n[alerts]\nsignal_below = 0.5\n")
+    configuration = load_configuration(config, environment={})
+    assert configuration.ledger_path == config.parent / "results" / "ledger.sqlite"
+    assert (configuration.ledger.bytes, configuration.retention.free_bytes) == (5, 7)
+    assert (configuration.alerts.signal_below, configuration.alerts.lattice_seen) == (0.5, False)
+    found = mistakes(config, "[ledger]\nage = 5\n[retention]\nage = 7\n[alerts]\nsignal = 0.5\n")
+    assert [line.split(";")[0] for line in found] == [
+        "line 2: ledger.age: there is no such key",
+        "line 4: retention.age: there is no such key",
+        "line 6: alerts.signal: there is no such key",
+    ]
+
+
 def test_nothing_to_run_is_a_mistake(config: Path) -> None:
     assert mistakes(config, "", verify=True) == [
         "whole file: sources: there is no source, so nothing to run; add a [[sources]] section."
@@ -199,6 +274,7 @@ def test_environment_overrides_any_key(config: Path) -> None:
     assert configuration.publish.files.directory == Path("/data/results")
     first, second = configuration.sources
     assert (first.model, first.pixel_size_angstrom) == ("nanoparticle", 0.12)
+    assert isinstance(second, DirectorySource)
     assert second.path == config.parent / "elsewhere"
 
 
@@ -209,7 +285,7 @@ def test_mistakes_in_the_environment_are_named_by_variable(config: Path) -> None
         "environment variable HRTEMD_RECOGNITION__BACKEND: recognition.backend: "
         "input should be 'auto', 'openvino' or 'onnxruntime', not 'cuda'.",
         "environment variable HRTEMD_SORCES: sorces: "
-        "there is no such key; known here: sources, limits, recognition, publish.",
+        "there is no such key; known here: sources, limits, recognition, publish, ledger, retention, alerts.",
         "environment variable HRTEMD_SOURCES__3__NAME: sources[3].name: there is no such key to override.",
     ]
 

@@ -4,81 +4,24 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
-from queue import Empty, SimpleQueue
+from collections.abc import Callable
+from pathlib import Path
 from time import sleep
 
 import numpy as np
 import pytest
+from watchdog.observers.api import BaseObserver, EventEmitter
 
-from daemon.drops import Drops
-from daemon.filesystems import file_system_of
-from daemon.inbox import Policy
 from daemon.publish.files import OVERLAY_SUFFIX
-from daemon.readers import DEFAULT_LIMITS, may_hold_frames
-from daemon.sources import directory, folder_watch
+from daemon.readers import may_hold_frames
+from daemon.sources import directory, file_taking, folder_watch
 from daemon.sources.candidates import Candidate, Candidates, Signature
-from daemon.sources.directory import DirectorySource
 from daemon.sources.directory_simulator import rename_in, write_in_pieces
 from daemon.sources.folder_watch import Announcement, FolderWatch
 from daemon.sources.source import Arrival, Failure
+from tests.daemon.watching import Watching
 
 WriteFrame = Callable[..., Path]
-PATIENCE_SECONDS = 60.0  # the machine may be busy
-QUIET_SECONDS = 1.0
-
-
-class Watching:
-    """A running source and what it has yielded."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.finished: set[str] = set()
-        self.changed_at: dict[str, float] = {}
-        self._arrived: SimpleQueue[Arrival | Failure] = SimpleQueue()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, policy: Policy = "lossless") -> None:
-        self._thread = threading.Thread(target=self._run, args=[self.new_source(policy)])
-        self._thread.start()
-
-    def new_source(self, policy: Policy = "lossless") -> DirectorySource:
-        return DirectorySource("camera", self.folder, policy, 0.1, self._has_newer_results, DEFAULT_LIMITS, Drops())
-
-    def _has_newer_results(self, path: Path, folder: PurePosixPath, changed_at: float) -> bool:
-        self.changed_at[path.name] = changed_at
-        return path.name in self.finished
-
-    def _run(self, source: DirectorySource) -> None:
-        for arrival in source.arrivals(self._stop):
-            if arrival:
-                self._arrived.put(arrival)
-
-    def next(self) -> Arrival | Failure:
-        return self._arrived.get(timeout=PATIENCE_SECONDS)
-
-    def names(self, number: int) -> list[str]:
-        """The next frames' names, and nothing after them."""
-        arrivals = [self.next() for _ in range(number)]
-        with pytest.raises(Empty):
-            print("unexpected:", self._arrived.get(timeout=QUIET_SECONDS))  # noqa: T201
-        return [arrival.subject.name for arrival in arrivals if isinstance(arrival, Arrival)]
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread:
-            self._thread.join(PATIENCE_SECONDS)
-            assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def watching(tmp_path: Path) -> Iterator[Watching]:
-    (tmp_path / "incoming").mkdir()
-    watching = Watching(tmp_path / "incoming")
-    yield watching
-    watching.stop()
 
 
 def test_new_files_arrive_once_however_they_come(watching: Watching, tmp_path: Path, write_frame: WriteFrame) -> None:
@@ -199,21 +142,6 @@ def test_files_are_found_without_announcements_and_after_the_folder_was_gone(
     assert watching.names(1) == ["second"]
 
 
-def test_file_systems_are_told_apart(tmp_path: Path) -> None:
-    mounts = tmp_path / "mounts"
-    share = tmp_path / "camera share"
-    mounts.write_text(
-        f"/dev/sda1 / ext4 rw 0 0\n//server/data {str(share).replace(' ', chr(92) + '040')} cifs rw 0 0\n"
-        f"server:/data {tmp_path}/nfs nfs4 rw 0 0\nsshfs {tmp_path}/ssh fuse.sshfs rw 0 0\n"
-    )
-    kinds = {
-        name: file_system_of(tmp_path / name, mounts) for name in ("here", "camera share/day 1", "nfs", "ssh/deep")
-    }
-    assert [system.kind for system in kinds.values()] == ["local", "SMB", "NFS", "FUSE"]
-    assert [system.needs_polling for system in kinds.values()] == [False, True, True, True]
-    assert kinds["camera share/day 1"].mount_point == share
-
-
 # --- folders and files in trouble ------------------------------------------------------------------------------------
 
 
@@ -279,6 +207,22 @@ def test_files_taken_away_are_forgotten(watching: Watching, write_frame: WriteFr
     assert set(source._done) == {kept}
 
 
+def test_a_folder_that_the_kernel_refuses_to_watch_is_listed_instead(
+    watching: Watching, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Refused(BaseObserver):
+        def start(self) -> None:
+            raise OSError(errno.ENOSPC, "inotify watch limit reached")
+
+    monkeypatch.setattr(folder_watch, "_new_observer", lambda: Refused(EventEmitter))
+    monkeypatch.setattr(directory, "RESCAN_SECONDS", 1e6)
+    watching.start()
+    write_frame(watching.folder / "frame.npy")
+    assert watching.names(1) == ["frame"]
+    assert "cannot be watched" in caplog.text
+    assert "inotify watch limit reached" in caplog.text
+
+
 def test_announcements_that_nobody_takes_become_one_of_the_folder(
     tmp_path: Path, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,7 +281,7 @@ def test_the_other_half_of_a_pair_may_come_very_late_or_never(
     watching: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(directory, "HALF_PAIR_SECONDS", 0.1)
-    monkeypatch.setattr(directory, "RETRY_SECONDS", (0.1,))
+    monkeypatch.setattr(file_taking, "RETRY_SECONDS", (0.1,))
     write_tia_pair(tmp_path)
     watching.start()
     rename_in(tmp_path / "tia.emi", watching.folder)
@@ -372,7 +316,7 @@ def write_tia_pair(folder: Path) -> None:
 def test_one_bad_image_costs_a_stack_no_other(
     watching: Watching, write_frame: WriteFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "RETRY_SECONDS", (0.1, 0.1))
+    monkeypatch.setattr(file_taking, "RETRY_SECONDS", (0.1, 0.1))
     images = np.stack([np.load(write_frame(tmp_path / "image.npy", seed=seed)) for seed in range(4)])
     images[1, 3, 3] = np.nan
     watching.start()
@@ -435,10 +379,3 @@ def test_the_next_of_very_many_files_is_found_at_once() -> None:
 def test_run_and_process_agree_on_what_a_frame_is() -> None:
     assert may_hold_frames("pt.atoms.0001.dm4")
     assert not may_hold_frames("pt" + OVERLAY_SUFFIX)
-
-
-def test_shares_of_clusters_and_virtual_machines_are_polled(tmp_path: Path) -> None:
-    types = ("lustre", "gpfs", "beegfs", "ceph", "glusterfs", "virtiofs", "vboxsf")
-    mounts = tmp_path / "mounts"
-    mounts.write_text("".join(f"share {tmp_path}/{type_} {type_} rw 0 0\n" for type_ in types))
-    assert all(file_system_of(tmp_path / type_, mounts).needs_polling for type_ in types)

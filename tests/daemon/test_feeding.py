@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ import pytest
 from daemon import pipeline
 from daemon.batch import Batch
 from daemon.drops import Drops
+from daemon.ledger import Ledger, LedgerLimits
 from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import Outlet
 from daemon.recognition.package import find_model
 from daemon.recognition.recogniser import Recogniser
 from daemon.sources.source import Arrival, Failure
@@ -40,10 +43,13 @@ class FailingTwice:
 def test_a_source_that_fails_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "_SHORTEST_PAUSE_SECONDS", 0.01)
     source, files, ended = FailingTwice(), FilePublisher(tmp_path, overlays=False), list[str]()
-    running = pipeline.Pipeline([source], {"camera": "lossless"}, {}, files, Drops(), ended.append)
-    running.start()
-    assert source.works.wait(60)
-    running.stop()
+    with closing(Ledger(tmp_path / "ledger.sqlite", LedgerLimits(2**30, 30))) as ledger:
+        outlet = Outlet(files, ledger)
+        running = pipeline.Pipeline([source], {"camera": "lossless"}, {}, outlet, Drops(), ended.append)
+        running.start()
+        assert source.works.wait(60)
+        running.stop()
+        assert ledger.newest("event/camera") == 2
     events = [json.loads(line)["error"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert len(events) == 2
     assert all(event.startswith("/share: Transport endpoint is not connected") for event in events)

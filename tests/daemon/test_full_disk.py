@@ -14,8 +14,10 @@ from daemon import drawing, pipeline
 from daemon.drops import Drops
 from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
 from daemon.inbox import Policy
+from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import Outlet
 from daemon.recognition.package import find_model
 from daemon.recognition.recogniser import Recogniser
 from daemon.sources.source import Arrival, Failure
@@ -47,8 +49,10 @@ class Running:
         self.drops = Drops()
         recogniser = Recogniser(find_model(str(model)), "onnxruntime")
         sources = [Frames(name, number) for name in policies]
+        self.ledger = Ledger(folder.parent / "ledger.sqlite", LedgerLimits(2**30, 30))
+        outlet = Outlet(self.files, self.ledger)
         self.pipeline = Pipeline(
-            sources, policies, dict.fromkeys(policies, recogniser), self.files, self.drops, on_end=lambda _: None
+            sources, policies, dict.fromkeys(policies, recogniser), outlet, self.drops, on_end=lambda _: None
         )
         self.pipeline.start()
 
@@ -73,6 +77,7 @@ def run(tmp_path: Path, blob_model: Path) -> Iterator[Callable[..., Running]]:
     yield start
     for running in started:
         running.pipeline.stop()
+        running.ledger.close()
 
 
 def test_frames_wait_for_a_disk_that_is_full_and_none_is_lost(

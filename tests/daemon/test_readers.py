@@ -762,6 +762,7 @@ def test_suffixes() -> None:
         ".emi",
         ".ser",
         ".mrc",
+        ".mrcs",
         ".tif",
         ".tiff",
         ".hspy",

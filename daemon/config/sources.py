@@ -1,0 +1,145 @@
+"""`[[sources]]`: the ways in, each type with its own keys."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+
+from daemon.config.endpoints import check_endpoint
+from daemon.config.folders import check_readable, check_writable
+from daemon.config.section import PositiveNumber, Section, in_folder_of_config, unusable, verifies
+from daemon.errors import ModelError
+from daemon.recognition.package import find_model, shipped_models
+from daemon.series.membership import check_pattern
+
+
+class SourceSettings(Section):
+    """What every way in has in common."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Stands in frame ids, results and log lines."""
+
+    policy: Literal["lossless", "latest"] = "lossless"
+    """What to do when frames come faster than they are analysed: wait, or keep only the newest."""
+
+    average_frames: PositiveInt = 1
+    """The average of so many frames, each moved to where the last one stands, is what is analysed."""
+
+    average_weights: Literal["equal", "exponential"] = "equal"
+    """Whether the averaged frames count alike, or older ones ever less."""
+
+    model: Annotated[str, Field(validate_default=True)] = "graphene"
+    """A shipped model's name, or the folder of a model package."""
+
+    pixel_size_angstrom: PositiveNumber | None = None
+    """Å per pixel; where given it beats what files, sidecars and senders say."""
+
+    series_pattern: str | None = None
+    """A regular expression that finds `series` and `index` in the names of files that make a focal series."""
+
+    series_timeout_seconds: PositiveNumber = 30.0
+    """A focal series is given up as incomplete when nothing more of it came for so long."""
+
+    @field_validator("model")
+    @classmethod
+    def _model_loads_and_suits_the_source(cls, model: str, info: ValidationInfo) -> str:
+        folder = in_folder_of_config(Path(model), info)
+        if Path(model).name != model or (model not in shipped_models() and folder.is_dir()):
+            model = str(folder)
+        if verifies(info):
+            try:
+                manifest = find_model(model).manifest
+            except ModelError as error:
+                raise unusable(str(error)) from error
+            if manifest.input_frames != 1 and info.data.get("policy") == "latest":
+                raise unusable(
+                    f"{model!r} takes focal series of {manifest.input_frames} frames, none of which may be left out; "
+                    'set policy = "lossless", or choose a model for single frames'
+                )
+            if manifest.input_frames != 1 and info.data.get("average_frames", 1) != 1:
+                raise unusable(
+                    f"{model!r} takes focal series of {manifest.input_frames} frames, which an average would blend; "
+                    "set average_frames = 1, or choose a model for single frames"
+                )
+        return model
+
+    @field_validator("series_pattern")
+    @classmethod
+    def _pattern_finds_series_and_index(cls, pattern: str | None) -> str | None:
+        if pattern is not None and (problem := check_pattern(pattern)):
+            raise unusable(problem)
+        return pattern
+
+
+Pattern = Annotated[str, Field(min_length=1)]
+
+
+class DirectorySource(SourceSettings):
+    """A folder into which the acquisition program writes its images."""
+
+    type: Literal["directory"]
+    """How frames come in."""
+
+    path: Path
+    """The folder to watch, with everything below it."""
+
+    include: tuple[Pattern, ...] = ()
+    """Only files whose path below the folder matches one of these patterns are read; all where none is given."""
+
+    exclude: tuple[Pattern, ...] = ()
+    """Files whose path below the folder matches one of these patterns are not read."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_is_a_readable_folder(cls, path: Path, info: ValidationInfo) -> Path:
+        path = in_folder_of_config(path, info)
+        if verifies(info):
+            check_readable(path)
+        return path
+
+
+class ZeroMQSource(SourceSettings):
+    """A camera, or a program beside it, that sends frames through ZeroMQ."""
+
+    type: Literal["array-1.0", "dectris-v1", "dectris-stream2"]
+    """How frames are written into messages."""
+
+    socket: Literal["pull", "sub"] = "pull"
+    """`pull`: each frame goes to one receiver, and the sender waits. `sub`: to all, and what is not fetched is lost."""
+
+    bind: bool = False
+    """Wait for senders to connect, instead of connecting to one."""
+
+    allow_insecure: bool = False
+    """Allow senders on other machines to connect, without encryption."""
+
+    endpoint: str
+    """Such as tcp://127.0.0.1:9999."""
+
+    spool: Path | None = None
+    """A folder on a fast disk: what was received is kept in it until it is analysed, whatever happens to the daemon."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_can_be_used(cls, endpoint: str, info: ValidationInfo) -> str:
+        # A key that is itself wrong is missing here; it is reported on its own.
+        check_endpoint(
+            endpoint, bind=info.data.get("bind", False), allow_insecure=info.data.get("allow_insecure", True)
+        )
+        return endpoint
+
+    @field_validator("spool")
+    @classmethod
+    def _spool_can_be_written(cls, spool: Path | None, info: ValidationInfo) -> Path | None:
+        if spool is None:
+            return None
+        if info.data.get("policy") == "latest":
+            raise unusable('keeps every frame, of which policy = "latest" gives most up; remove one of the two')
+        spool = in_folder_of_config(spool, info)
+        if verifies(info):
+            check_writable(spool, "the spool")
+        return spool
+
+
+Source = Annotated[DirectorySource | ZeroMQSource, Field(discriminator="type")]
+"""One entry of `[[sources]]`."""

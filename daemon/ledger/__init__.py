@@ -1,0 +1,11 @@
+"""What became of every frame, and every result as it was sent: one SQLite file that survives a crash.
+
+`ledger` is the daemon's own side and `history` what people ask; below them are `schema` (tables, versions), `file`
+(threads, transactions, damage), `errors` and `pruning`.
+"""
+
+from daemon.ledger.history import Entry, read_history
+from daemon.ledger.ledger import Ledger, Message, State
+from daemon.ledger.pruning import LedgerLimits
+
+__all__ = ["Entry", "Ledger", "LedgerLimits", "Message", "State", "read_history"]

@@ -1,0 +1,145 @@
+"""Where results and events go: to files, then numbered into the ledger, and from there to whoever listens.
+
+The order makes a crash harmless. Files are written whole or not at all, and writing them again changes nothing; a
+result counts as published once the ledger has numbered it; whoever misses it when it is sent asks for its number.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from daemon.atoms import to_stream, with_header
+from daemon.errors import FrameError
+from daemon.frames import FocalSeries
+from daemon.ledger import Ledger
+from daemon.protocol import ATOMS, EVENT, OVERLAY, topic_of
+from daemon.publish.files import OVERLAY_SUFFIX, FilePublisher
+from daemon.publish.header import event_header, result_header
+from daemon.publish.overlay_replay import overlay_header
+from daemon.publish.zeromq import ZeroMQPublisher
+from daemon.recognition.recogniser import Recognition
+from daemon.sources.source import Arrival, Failure
+
+MOST_ATTEMPTS = 2
+"""A frame whose analysis never ended so often, because the process died each time, is set aside."""
+
+log = logging.getLogger(__name__)
+
+
+class Outlet:
+    """Publishes results and events.
+
+    Args:
+        files: Where they go as files.
+        ledger: Numbers and keeps them.
+        broadcast: Sends them to programs that listen; None where none may.
+        finish: By source, what forgets a frame that is published or given up; for sources that keep frames until then.
+    """
+
+    def __init__(
+        self,
+        files: FilePublisher,
+        ledger: Ledger,
+        broadcast: ZeroMQPublisher | None = None,
+        finish: Mapping[str, Callable[[str], None]] | None = None,
+    ) -> None:
+        self.files = files
+        self._ledger = ledger
+        self._broadcast = broadcast
+        self._finish = finish or {}
+        self._begun: set[tuple[str, str]] = set()
+
+    def is_published(self, arrival: Arrival) -> bool:
+        """Note a frame or series; return whether it was published in an earlier run, and was only sent once more."""
+        subject = arrival.subject
+        frame = subject.reference if isinstance(subject, FocalSeries) else subject
+        state = self._ledger.receive(arrival.source, subject.frame_id, arrival.origin, frame.received_at)
+        if state == "published":
+            self._forget(arrival)
+        return state == "published"
+
+    def begin(self, arrival: Arrival) -> None:
+        """Note that an analysis begins; one that is tried again in the same process began already.
+
+        Raises:
+            FrameError: It began in earlier processes and never ended, so this frame brings the daemon down.
+        """
+        frame = (arrival.source, arrival.subject.frame_id)
+        if frame in self._begun:
+            return
+        attempts = self._ledger.begin(*frame)
+        self._begun.add(frame)
+        if attempts > MOST_ATTEMPTS:
+            raise FrameError(
+                f"{arrival.subject.name} is set aside: hrtemd ended {attempts - 1} times while it analysed it. "
+                "Please report it, with the file."
+            )
+
+    def close(self) -> None:
+        """Note that what was begun and not ended did not bring the daemon down."""
+        for frame in self._begun:
+            with suppress(OSError):  # at worst it counts as begun once more
+                self._ledger.end(*frame)
+
+    def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
+        """Publish an atom table; return the stem that its files share.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        stem = self.files.write_tables(arrival, recognition)
+        header = result_header(arrival, recognition)
+        table = with_header(recognition.table, header)
+        self._post(
+            topic_of(ATOMS, arrival.source),
+            header,
+            to_stream(table),
+            frame=(arrival.source, arrival.subject.frame_id),
+            state="published",
+        )
+        self._forget(arrival)
+        return stem
+
+    def write_overlay(self, stem: Path, recognition: Recognition) -> None:
+        """Draw an overlay, and send it where programs listen."""
+        self.files.write_overlay(stem, recognition)
+        if self._broadcast is None:
+            return
+        file = stem.with_name(stem.name + OVERLAY_SUFFIX)
+        png = file.read_bytes()
+        header = overlay_header(self.files.header_of(stem), file, png, self.files.directory)
+        self._broadcast.send(self._ledger.post(topic_of(OVERLAY, header["source"]), header, b""), png)
+
+    def write_failure(self, failure: Failure, sentence: str, arrival: Arrival | None = None) -> None:
+        """Publish what went wrong as an event; of a frame that was taken up, it is the end.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        self.files.write_event(failure.source, failure.origin, sentence)
+        header = event_header(failure.source, {"origin": failure.origin, "error": sentence})
+        if arrival is None:
+            self._post(topic_of(EVENT, failure.source), header, b"")
+            return
+        frame_id = arrival.subject.frame_id
+        named = header | {"frame_id": frame_id}
+        self._post(topic_of(EVENT, failure.source), named, b"", frame=(failure.source, frame_id), state="failed")
+        self._forget(arrival)
+
+    def write_alert(self, source: str, what: Mapping[str, Any]) -> None:
+        """Publish an event that an acquisition script may act on."""
+        self._post(topic_of(EVENT, source), event_header(source, what), b"")
+
+    def _post(self, topic: str, header: Mapping[str, Any], payload: bytes, **of_frame: Any) -> None:
+        message = self._ledger.post(topic, header, payload, **of_frame)
+        if self._broadcast is not None:
+            self._broadcast.send(message)
+
+    def _forget(self, arrival: Arrival) -> None:
+        self._begun.discard((arrival.source, arrival.subject.frame_id))
+        if finish := self._finish.get(arrival.source):
+            subject = arrival.subject
+            for frame in subject.frames if isinstance(subject, FocalSeries) else (subject,):
+                finish(frame.frame_id)

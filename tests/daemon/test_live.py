@@ -1,0 +1,160 @@
+"""The whole way over ZeroMQ: `hrtemd replay` sends, `hrtemd run` analyses, `daemon.client` receives."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from daemon.client import Atoms, Client, Event
+from daemon.ledger import read_history
+
+WriteFrame = Callable[..., Path]
+PATIENCE_SECONDS = 120.0  # the machine may be busy
+
+CONFIG = """
+[[sources]]
+name = "camera"
+type = "{format}"
+endpoint = "tcp://127.0.0.1:*"
+bind = true
+model = "{model}"
+spool = "spool"
+
+[publish.zeromq]
+endpoint = "tcp://127.0.0.1:*"
+replay_endpoint = "tcp://127.0.0.1:*"
+
+[alerts]
+signal_below = 1e9
+"""
+
+
+class Live:
+    """A daemon whose endpoints the system chooses."""
+
+    def __init__(self, folder: Path, command: Path, model: Path) -> None:
+        self.results = folder / "results"
+        self._config, self._log = folder / "config.toml", folder / "log"
+        self._command, self._model = command, model
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, message_format: str = "array-1.0") -> None:
+        self._config.write_text(CONFIG.format(format=message_format, model=self._model))
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen([self._command, "run", "--config", self._config], stderr=log)
+        self.camera = self._said(r"bound to (\S+)")
+        self.endpoint, self.replay_endpoint = self._said(r"sent from (\S+), "), self._said(r"again from (\S+)")
+
+    def replay(self, *arguments: object) -> None:
+        command = [self._command, "replay", *arguments, "--to", self.camera, "--rate", "20"]
+        subprocess.run([str(part) for part in command], check=True, timeout=PATIENCE_SECONDS, capture_output=True)
+
+    def client(self, *receive: type, from_start: bool = True) -> Client:
+        return Client(
+            self.endpoint,
+            receive=receive or (Atoms,),
+            from_start=from_start,
+            timeout_seconds=PATIENCE_SECONDS,
+            replay_endpoint=self.replay_endpoint,
+        )
+
+    def end(self, request: int = signal.SIGTERM) -> int | None:
+        if self._process is None:
+            return None
+        self._process.send_signal(request)
+        return self._process.wait(PATIENCE_SECONDS)
+
+    def _said(self, pattern: str) -> str:
+        deadline = monotonic() + PATIENCE_SECONDS
+        while not (match := re.search(pattern, self._log.read_text())):
+            assert self._process
+            assert self._process.poll() is None, self._log.read_text()
+            assert monotonic() < deadline, self._log.read_text()
+            sleep(0.02)
+        return match[1]
+
+
+@pytest.fixture
+def live(tmp_path: Path, hrtemd_path: Path, blob_model: Path) -> Iterator[Live]:
+    live = Live(tmp_path, hrtemd_path, blob_model)
+    yield live
+    live.end(signal.SIGKILL)
+
+
+def write_session(folder: Path, write_frame: WriteFrame, *blobs: int) -> Path:
+    for index, number in enumerate(blobs):
+        path = write_frame(folder / f"frame{index}.npy", blobs=number, seed=index)
+        path.with_suffix(".json").write_text('{"pixel_size_angstrom": 0.1}')
+    return folder
+
+
+@pytest.mark.parametrize("message_format", ["array-1.0", "dectris-v1", "dectris-stream2"])
+def test_what_a_camera_sends_comes_back_as_atoms(
+    live: Live, tmp_path: Path, write_frame: WriteFrame, message_format: str
+) -> None:
+    session = write_session(tmp_path / "session", write_frame, 3, 8, 5)
+    live.start(message_format)
+
+    live.replay(session, "--format", message_format)
+
+    with live.client() as client:
+        received = list(islice(client, 3))
+    assert [atoms.table.num_rows for atoms in received] == [3, 8, 5]
+    assert [atoms.sequence for atoms in received] == [1, 2, 3]
+    assert live.end() == 0
+    assert len(list(live.results.rglob("*.atoms.parquet"))) == 3
+
+
+def test_a_daemon_that_was_killed_publishes_each_frame_once_and_goes_on_counting(
+    live: Live, tmp_path: Path, write_frame: WriteFrame
+) -> None:
+    session = write_session(tmp_path / "session", write_frame, 2, 4, 6, 3, 7)
+    live.start()
+    live.replay(session, "--format", "array-1.0")
+    live.end(signal.SIGKILL)
+
+    live.start()
+    with live.client() as client:
+        received = list(islice(client, 5))
+    live.replay(write_session(tmp_path / "later", write_frame, 9), "--format", "array-1.0")
+    with live.client() as client:
+        last = list(islice(client, 6))[-1]
+
+    assert [atoms.table.num_rows for atoms in received] == [2, 4, 6, 3, 7]
+    assert [atoms.sequence for atoms in received] == [1, 2, 3, 4, 5]
+    assert (last.sequence, last.table.num_rows) == (6, 9)
+
+
+def test_what_goes_wrong_is_an_event_and_stands_in_the_ledger(
+    live: Live, tmp_path: Path, write_frame: WriteFrame
+) -> None:
+    session = write_session(tmp_path / "session", write_frame, 3)
+    (session / "frame0.json").unlink()  # no pixel size, and no lattice that tells one
+    live.start()
+
+    live.replay(session, "--format", "array-1.0")
+
+    with live.client(Event) as client:
+        event = next(iter(client))
+    assert "pixel size" in event.sentence
+    assert live.end() == 0
+    (entry,) = read_history(live.results / "ledger.sqlite", source="camera", state="failed", since=None, limit=5)
+    assert entry.error == event.sentence
+    assert not list(live.results.rglob("*.atoms.parquet"))
+
+
+def test_an_alert_reaches_who_listens(live: Live, tmp_path: Path, write_frame: WriteFrame) -> None:
+    session = write_session(tmp_path / "session", write_frame, 3)
+    live.start()
+
+    live.replay(session, "--format", "array-1.0")
+
+    with live.client(Event) as client:
+        event = next(iter(client))
+    assert event.header["alert"] == "signal"
+    assert "signal is too low" in event.sentence

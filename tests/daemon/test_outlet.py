@@ -1,0 +1,87 @@
+"""What is published is published once, and a frame that brings the daemon down is set aside."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from daemon.errors import FrameError
+from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
+from daemon.ledger import Ledger, LedgerLimits, read_history
+from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import MOST_ATTEMPTS, Outlet
+from daemon.recognition.package import find_model
+from daemon.recognition.recogniser import Recogniser
+from daemon.sources.source import Arrival, Failure
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.sqlite", LedgerLimits(2**30, 30))) as ledger:
+        yield ledger
+
+
+def arrival() -> Arrival:
+    pixels = np.random.default_rng(0).normal(100, 10, (64, 64)).astype(np.float32)
+    frame = Frame(pixels, make_frame_id("camera", "s", 1, pixels), "one", Calibration(0.1, CalibrationSource.METADATA))
+    return Arrival("camera", "tcp://somewhere/one", frame, read_ms=0.0)
+
+
+def outlet(folder: Path, ledger: Ledger, finished: list[str] | None = None) -> Outlet:
+    files = FilePublisher(folder / "results", overlays=False)
+    return Outlet(files, ledger, finish={"camera": finished.append} if finished is not None else None)
+
+
+def test_a_frame_under_which_the_process_died_is_set_aside(tmp_path: Path, ledger: Ledger) -> None:
+    frame = arrival()
+    for _ in range(MOST_ATTEMPTS):  # each in a process that was killed meanwhile
+        dying = outlet(tmp_path, ledger)
+        assert not dying.is_published(frame)
+        dying.begin(frame)
+        dying.begin(frame)  # tried again in the same process, after a full disk
+
+    living = outlet(tmp_path, ledger)
+    assert not living.is_published(frame)
+    with pytest.raises(FrameError, match=r"one is set aside: hrtemd ended 2 times") as error:
+        living.begin(frame)
+
+    living.write_failure(Failure("camera", frame.origin, error.value), str(error.value), frame)
+    (entry,) = read_history(tmp_path / "ledger.sqlite", source=None, state=None, since=None, limit=9)
+    assert (entry.state, entry.error) == ("failed", str(error.value))
+
+
+def test_a_process_that_is_stopped_while_results_wait_blames_no_frame(tmp_path: Path, ledger: Ledger) -> None:
+    frame = arrival()
+    for _ in range(MOST_ATTEMPTS + 3):
+        stopped = outlet(tmp_path, ledger)
+        assert not stopped.is_published(frame)
+        stopped.begin(frame)
+        stopped.close()
+
+
+def test_a_result_that_could_not_be_numbered_is_published_once_when_it_can(
+    tmp_path: Path, ledger: Ledger, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frame, finished = arrival(), list[str]()
+    publishing = outlet(tmp_path, ledger, finished)
+    recognition = Recogniser(find_model(str(blob_model)), "onnxruntime").recognise(frame.subject)
+    assert not publishing.is_published(frame)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "ledger.sqlite")
+
+    with monkeypatch.context() as disk:
+        disk.setattr(ledger, "post", full)
+        with pytest.raises(OSError, match="No space"):
+            publishing.write_tables(frame, recognition)
+    assert not finished
+    assert not publishing.is_published(frame)
+
+    publishing.write_tables(frame, recognition)
+
+    assert finished == [frame.subject.frame_id]
+    assert [message.sequence for message in ledger.after("atoms/camera", 0)] == [1]
+    assert publishing.is_published(frame)
+    assert len(list((tmp_path / "results").glob("*.parquet"))) == 1
