@@ -203,9 +203,9 @@ def test_a_shipped_package_is_whole(name: str) -> None:
     assert len(list((package.folder / "report").glob("*.png"))) >= 5
 
 
-def test_both_models_are_shipped() -> None:
-    assert shipped_models() == ["graphene", "nanoparticle"]
-    assert isinstance(find_model("graphene"), ModelPackage)
+def test_every_shipped_model_loads() -> None:
+    assert shipped_models() == ["graphene", "mos2-triplet", "nanoparticle"]
+    assert all(isinstance(find_model(name), ModelPackage) for name in shipped_models())
 
 
 @pytest.fixture(scope="session")
