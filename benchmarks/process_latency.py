@@ -41,6 +41,11 @@ def main(model: str = "graphene", side: str = "1024", pixel_size_angstrom: str =
     bare_ms = statistics.median(bare)
     print(f"{model}, {session.description}: {side}² at {pixel_size_angstrom} Å/px, {rows[0]['count']} sites")
     subject = "triplet" if package.manifest.input_frames == 3 else "frame"
+    stages = {
+        stage: statistics.median(row["latency_ms_by_stage"][stage] for row in rows)
+        for stage in rows[0]["latency_ms_by_stage"]
+    }
+    print("by stage, ms: " + ", ".join(f"{stage} {median:.1f}" for stage, median in stages.items()))
     print(f"{subject} {whole_ms:.1f} ms, bare inference {bare_ms:.1f} ms, ratio {whole_ms / bare_ms:.2f}")
 
 
@@ -51,7 +56,8 @@ def process(pixels: np.ndarray, model: str, pixel_size_angstrom: str) -> list[di
         session.mkdir()
         for copy in range(COPIES):
             np.save(session / f"frame{copy:02d}.npy", pixels)
-            (session / f"frame{copy:02d}.json").write_text(json.dumps({"defocus_angstrom": DEFOCUS_ANGSTROM}))
+            if pixels.ndim == 3:
+                (session / f"frame{copy:02d}.json").write_text(json.dumps({"defocus_angstrom": DEFOCUS_ANGSTROM}))
         command = [Path(sys.executable).with_name("hrtemd"), "process", session, "--output", output]
         command += ["--model", model, "--pixel-size", pixel_size_angstrom]
         command += ["--series", "stack" if pixels.ndim == 3 else "none"]
