@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
 
 from daemon.config.endpoints import check_endpoint
 from daemon.config.folders import check_readable, check_writable
@@ -11,6 +11,7 @@ from daemon.config.section import PositiveNumber, Section, in_folder_of_config, 
 from daemon.errors import ModelError
 from daemon.recognition.package import find_model, shipped_models
 from daemon.series.membership import check_pattern
+from daemon.sources.selection import problem_with
 
 
 class SourceSettings(Section):
@@ -71,7 +72,13 @@ class SourceSettings(Section):
         return pattern
 
 
-Pattern = Annotated[str, Field(min_length=1)]
+def _can_match(pattern: str) -> str:
+    if problem := problem_with(pattern):
+        raise unusable(f"{pattern!r} {problem}")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_can_match)]
 
 
 class DirectorySource(SourceSettings):

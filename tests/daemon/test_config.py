@@ -297,3 +297,22 @@ def test_text_that_is_not_toml_is_named_by_line(config: Path) -> None:
 def test_a_file_that_cannot_be_read_says_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="No such file"):
         load_configuration(tmp_path / "missing.toml")
+
+
+def test_patterns_that_can_never_match_are_named(config: Path) -> None:
+    found = mistakes(
+        config,
+        """\
+        [[sources]]
+        name = "camera"
+        type = "directory"
+        path = "."
+        include = ["session*/**/*.mrc", "/data/*.tif"]
+        exclude = ["old\\\\\\\\*"]
+        """,
+    )
+    assert found == [
+        "line 5: sources[0].include[1]: '/data/*.tif' is empty or begins with '/'; patterns are paths below the "
+        "source's folder, such as 'session*/**/*.mrc'.",
+        "line 6: sources[0].exclude[0]: 'old\\\\\\\\*' has a backslash; folders are separated by '/' on every system.",
+    ]
