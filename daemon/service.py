@@ -114,7 +114,7 @@ def _open_source(
     if isinstance(settings, ZeroMQSettings):
         return ZeroMQSource(
             settings.name,
-            Place(settings.endpoint, settings.socket, settings.bind),
+            Place(settings.endpoint, settings.socket, settings.bind, settings.keys),
             FORMATS[settings.type].decoder(),
             settings.policy,
             settings.pixel_size_angstrom,
@@ -167,7 +167,7 @@ def _broadcast(configuration: Configuration, ledger: Ledger, drops: Drops) -> Ze
         }
 
     results = configuration.publish.files.directory
-    return ZeroMQPublisher(settings.endpoint, settings.replay_endpoint, ledger, results, status)
+    return ZeroMQPublisher(settings.endpoint, settings.replay_endpoint, ledger, results, status, settings.keys)
 
 
 def _keep_room(configuration: Configuration, ledger: Ledger, closing: ExitStack) -> None:

@@ -10,6 +10,7 @@ import click
 
 from daemon.cli.check import check, doctor
 from daemon.cli.export import export
+from daemon.cli.keys import keys
 from daemon.cli.ledger import ledger
 from daemon.cli.models import models
 from daemon.cli.process import process
@@ -53,5 +54,5 @@ def main() -> None:
     """
 
 
-for _command in (demo, process, run, replay, tail, check, doctor, ledger, models, export):
+for _command in (demo, process, run, replay, tail, check, doctor, keys, ledger, models, export):
     main.add_command(_command)

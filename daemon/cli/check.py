@@ -59,7 +59,8 @@ def check(config: Path) -> None:
     results = "tables and overlays" if publish.files.overlays else "tables"
     click.echo(f"{results} go to {publish.files.directory}")
     if publish.zeromq:
-        click.echo(f"and to whoever listens at {publish.zeromq.endpoint}, again at {publish.zeromq.replay_endpoint}")
+        who = f"keys in {publish.zeromq.allowed_keys}" if publish.zeromq.keys else "whoever listens"
+        click.echo(f"and to {who} at {publish.zeromq.endpoint}, again at {publish.zeromq.replay_endpoint}")
     click.echo(f"ledger {configuration.ledger_path}")
 
 
@@ -71,7 +72,8 @@ def _way_in(source: "Source") -> str:
     verb = {"pull": "pulls", "sub": "subscribes to"}[source.socket]
     place = "bound to" if source.bind else "connected to"
     spool = f", spooled in {source.spool}" if source.spool else ""
-    return f"{verb} {source.type} frames, {place} {source.endpoint}{spool}"
+    keys = f", with key {source.secret_key}" if source.keys else ""
+    return f"{verb} {source.type} frames, {place} {source.endpoint}{keys}{spool}"
 
 
 _DOCTOR_EPILOG = """\b

@@ -7,6 +7,13 @@ import click
 
 CONFIG_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
+SECRET_KEY = click.option(
+    "--secret-key", metavar="FILE", type=click.Path(path_type=Path), help="This side's own key (.key_secret)."
+)
+SERVER_KEY = click.option(
+    "--server-key", metavar="FILE", type=click.Path(path_type=Path), help="Public key of whom to connect to (.key)."
+)
+
 
 class PositiveNumber(click.ParamType[float]):
     """A finite number above 0."""

@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from daemon.cli.options import PositiveNumber
+from daemon.cli.options import SECRET_KEY, SERVER_KEY, PositiveNumber
 
 _EPILOG = """\b
 Example:
@@ -35,6 +35,11 @@ _SHARE = click.FloatRange(0.0, 1.0)
     help="push for a source that pulls, pub for one that subscribes.",
 )  # fmt: skip
 @click.option("--bind", is_flag=True, help="Wait for the daemon to connect, as cameras do.")
+@SECRET_KEY
+@SERVER_KEY
+@click.option(
+    "--allowed-keys", metavar="FOLDER", type=click.Path(path_type=Path), help="With --bind: keys that may connect."
+)
 @click.option("--drop", metavar="SHARE", type=_SHARE, default=0.0, help="Fault: leave out this share of the frames.")
 @click.option("--corrupt", metavar="SHARE", type=_SHARE, default=0.0, help="Fault: damage this share of the frames.")
 @click.option(
@@ -48,7 +53,8 @@ _SHARE = click.FloatRange(0.0, 1.0)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of faults and jitter.")
 def replay(
     paths: tuple[Path, ...], endpoint: str, format_name: str, rate: float, loop: bool, socket: Literal["push", "pub"],
-    bind: bool, drop: float, corrupt: float, abort_after: int | None, no_start: bool, jitter: float, seed: int,
+    bind: bool, secret_key: Path | None, server_key: Path | None, allowed_keys: Path | None,
+    drop: float, corrupt: float, abort_after: int | None, no_start: bool, jitter: float, seed: int,
 ) -> None:  # fmt: skip
     """Send recorded frames as a camera would.
 
@@ -57,11 +63,13 @@ def replay(
     from itertools import count
     from random import Random
 
+    from daemon.keys import keys_for
     from daemon.readers import frame_files
     from daemon.sources.formats import FORMATS
     from daemon.sources.replay import Pace, camera, play, shots_from
     from daemon.sources.simulator import Faults
 
+    keys = keys_for(binds=bind, secret=secret_key, allowed=allowed_keys, server=server_key)
     files = frame_files(paths)
     if not files:
         raise click.UsageError(f"There is no image file in {', '.join(map(str, paths))}; name files or other folders.")
@@ -75,7 +83,7 @@ def replay(
     simulator, chance, sent = FORMATS[format_name].simulator(), Random(seed), 0
     faults = Faults(drop, corrupt, abort_after, no_start)
     try:
-        with camera(endpoint, socket, bind=bind, say=say) as opened:
+        with camera(endpoint, socket, bind=bind, keys=keys, say=say) as opened:
             for _pass in count() if loop else range(1):
                 for _ in play(opened, simulator, shots_from(files, say_once), Pace(rate, jitter), faults, chance):
                     sent += 1

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from daemon.cli.options import SECRET_KEY, SERVER_KEY
 from daemon.protocol import DEFAULT_ENDPOINT
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ Example:
   hrtemd tail
   hrtemd tail tcp://microscope:5600 --source camera
   hrtemd tail --json | jq .counts
+  hrtemd tail tcp://microscope:5600 --secret-key laptop.key_secret --server-key microscope.key
 
 Exit statuses: 0 stopped by Ctrl-C; 2 unusable arguments.
 """
@@ -35,7 +38,12 @@ Exit statuses: 0 stopped by Ctrl-C; 2 unusable arguments.
 @click.option("--from-start", is_flag=True, help="Begin with the oldest results that the daemon keeps.")
 @click.option("--json", "as_json", is_flag=True, help="Print headers, one JSON object a line, instead of sentences.")
 @click.option("--replay-endpoint", metavar="ENDPOINT", help="Where to ask for what was missed; default: the next port.")
-def tail(endpoint: str, sources: tuple[str, ...], from_start: bool, as_json: bool, replay_endpoint: str | None) -> None:
+@SECRET_KEY
+@SERVER_KEY
+def tail(
+    endpoint: str, sources: tuple[str, ...], from_start: bool, as_json: bool, replay_endpoint: str | None,
+    secret_key: Path | None, server_key: Path | None,
+) -> None:  # fmt: skip
     """Follow a running daemon.
 
     One line for each frame or focal series, and for each event, until Ctrl-C. ENDPOINT is that of [publish.zeromq] in
@@ -52,6 +60,8 @@ def tail(endpoint: str, sources: tuple[str, ...], from_start: bool, as_json: boo
             from_start=from_start,
             timeout_seconds=_SILENT_SECONDS,
             replay_endpoint=replay_endpoint,
+            secret_key=secret_key,
+            server_key=server_key,
         ) as client:
             _follow(client, endpoint, _json_line if as_json else _line)
     except KeyboardInterrupt:

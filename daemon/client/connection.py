@@ -1,8 +1,9 @@
 """The sockets of a client: it listens to the broadcast, and asks for what it missed."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from time import monotonic
 from typing import Any, Generic, Self, cast
 
@@ -13,6 +14,7 @@ from typing_extensions import TypeVar
 from daemon.client.following import Following
 from daemon.client.results import Atoms, Result, Status
 from daemon.errors import ConfigurationError
+from daemon.keys import apply_keys, keys_for
 from daemon.protocol import DEFAULT_ENDPOINT, replay_endpoint_beside
 
 # Results that wait while the caller is busy with one; what does not fit is asked for later.
@@ -21,6 +23,9 @@ _RESULTS_WAITING = 32
 # A connection that is dead without knowing it, as after a laptop slept, is noticed and made anew.
 _PING_MS, _DEAD_AFTER_MS = 5_000, 15_000
 _LONGEST_RECONNECT_MS = 2_000
+
+# A daemon sends heartbeats; one that is not heard for so long is connected to anew.
+_SILENT_SECONDS = 10.0
 
 # Between two looks at whether to ask again.
 _WAIT_SECONDS = 0.5
@@ -38,18 +43,27 @@ class _Connection(Generic[ResultT]):
         from_start: bool = False,
         timeout_seconds: float | None = None,
         replay_endpoint: str | None = None,
+        secret_key: Path | str | None = None,
+        server_key: Path | str | None = None,
     ) -> None:
         replay_endpoint = replay_endpoint or replay_endpoint_beside(endpoint)
+        keys = keys_for(binds=False, secret=secret_key, server=server_key)
         self._timeout_seconds = timeout_seconds
         self._following = Following([kind.kind for kind in receive], sources, from_start, endpoint, replay_endpoint)
         self._broadcast = _open(zmq.SUB)
         self._replay = _open(zmq.DEALER)
+        self._places = {self._broadcast: endpoint, self._replay: replay_endpoint}
+        self._heard_at = monotonic()
         self._replay.setsockopt(zmq.IMMEDIATE, 1)  # no requests pile up for a daemon that is not there
         for subscription in self._following.subscriptions:
             self._broadcast.setsockopt(zmq.SUBSCRIBE, subscription)
         try:
-            self._broadcast.connect(endpoint)
-            self._replay.connect(replay_endpoint)
+            for socket, place in self._places.items():
+                apply_keys(socket, keys)
+                socket.connect(place)
+        except ConfigurationError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigurationError(
@@ -87,13 +101,24 @@ class _Connection(Generic[ResultT]):
                     self._replay.send(request, zmq.NOBLOCK)
         return cast(ResultT | None, result)
 
-    def _take(self, ready: Iterable[tuple[Any, int]]) -> None:
+    def _take(self, ready: Sequence[tuple[Any, int]]) -> None:
+        if not ready and monotonic() > self._heard_at + _SILENT_SECONDS:
+            self._connect_anew()
         for socket, _ in ready:
             parts = socket.recv_multipart(zmq.NOBLOCK)
             if socket is self._broadcast:
-                self._following.hear(parts, monotonic())
+                self._heard_at = monotonic()
+                self._following.hear(parts, self._heard_at)
             else:
                 self._following.answered(parts)
+
+    def _connect_anew(self) -> None:
+        """ZeroMQ itself gives up a daemon that refused this client's key; it may know it by now."""
+        self._heard_at = monotonic()
+        for socket, place in self._places.items():
+            with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
+                socket.disconnect(place)
+            socket.connect(place)
 
     def _wait_ms(self, waiting_since: float) -> int:
         seconds = _WAIT_SECONDS
@@ -119,9 +144,11 @@ class Client(_Connection[ResultT]):
         from_start: Begin with the oldest results that the daemon keeps, rather than with the next one.
         timeout_seconds: Wait no longer for a result; for ever where left out.
         replay_endpoint: `replay_endpoint` in [publish.zeromq]; the next port where left out.
+        secret_key: File of this client's own key, where the daemon has keys; see docs/keys.md.
+        server_key: File of the daemon's public key.
 
     Raises:
-        ConfigurationError: It is no endpoint, or has no port and no replay endpoint is given.
+        ConfigurationError: It is no endpoint, or has no port and no replay endpoint is given; or a key cannot be used.
     """
 
     def __iter__(self) -> Self:

@@ -147,7 +147,7 @@ class Following:
         if self._heard_at is None:
             return NoResultsError(
                 f"Nothing was heard from {self._endpoint} for {seconds:g} s; is `hrtemd run` running there, with "
-                "[publish.zeromq] in its config.toml?"
+                "[publish.zeromq] in its config.toml? If that has keys, they must fit this client's: see docs/keys.md."
             )
         if not self._is_heard(now):
             return NoResultsError(

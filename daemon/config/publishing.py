@@ -1,12 +1,15 @@
 """`[publish]`, `[ledger]` and `[retention]`: where results go, what is remembered of them, and for how long."""
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from daemon.config.endpoints import check_endpoint
 from daemon.config.folders import check_writable
+from daemon.config.keys import PublicKeys, SecretKey, check_keys, has_secret_key
 from daemon.config.section import PositiveNumber, Section, in_folder_of_config, verifies
+from daemon.keys import Keys, keys_for
 
 
 class FilesPublishing(Section):
@@ -33,6 +36,12 @@ class ZeroMQPublishing(Section):
     allow_insecure: bool = False
     """Allow programs on other machines to connect, without encryption."""
 
+    secret_key: SecretKey | None = None
+    """The daemon's own key, without which nobody can read or ask anything."""
+
+    allowed_keys: PublicKeys | None = None
+    """Folder with the public keys of the programs that may connect."""
+
     endpoint: str = "tcp://127.0.0.1:5600"
     """Where results are published (PUB)."""
 
@@ -42,8 +51,18 @@ class ZeroMQPublishing(Section):
     @field_validator("endpoint", "replay_endpoint")
     @classmethod
     def _endpoint_can_be_bound(cls, endpoint: str, info: ValidationInfo) -> str:
-        check_endpoint(endpoint, bind=True, allow_insecure=info.data.get("allow_insecure", True))
+        check_endpoint(endpoint, bind=True, is_secure=info.data.get("allow_insecure", True) or has_secret_key(info))
         return endpoint
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> Self:
+        check_keys(binds=True, secret=self.secret_key, allowed=self.allowed_keys)
+        return self
+
+    @property
+    def keys(self) -> Keys | None:
+        """Its keys, where it has any."""
+        return keys_for(binds=True, secret=self.secret_key, allowed=self.allowed_keys)
 
 
 class Publishing(Section):

@@ -1,14 +1,16 @@
 """`[[sources]]`: the ways in, each type with its own keys."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from daemon.config.endpoints import check_endpoint
 from daemon.config.folders import check_readable, check_writable
+from daemon.config.keys import PublicKey, PublicKeys, SecretKey, check_keys, has_secret_key
 from daemon.config.section import PositiveNumber, Section, in_folder_of_config, unusable, verifies
 from daemon.errors import ModelError
+from daemon.keys import Keys, keys_for
 from daemon.recognition.package import find_model, shipped_models
 from daemon.series.membership import check_pattern
 from daemon.sources.selection import problem_with
@@ -120,6 +122,15 @@ class ZeroMQSource(SourceSettings):
     allow_insecure: bool = False
     """Allow senders on other machines to connect, without encryption."""
 
+    secret_key: SecretKey | None = None
+    """This source's own key, without which no sender can reach it or be reached."""
+
+    allowed_keys: PublicKeys | None = None
+    """With `bind`: folder with the public keys of the senders that may connect."""
+
+    server_key: PublicKey | None = None
+    """Without `bind`: public key of the sender."""
+
     endpoint: str
     """Such as tcp://127.0.0.1:9999."""
 
@@ -130,9 +141,8 @@ class ZeroMQSource(SourceSettings):
     @classmethod
     def _endpoint_can_be_used(cls, endpoint: str, info: ValidationInfo) -> str:
         # A key that is itself wrong is missing here; it is reported on its own.
-        check_endpoint(
-            endpoint, bind=info.data.get("bind", False), allow_insecure=info.data.get("allow_insecure", True)
-        )
+        is_secure = info.data.get("allow_insecure", True) or has_secret_key(info)
+        check_endpoint(endpoint, bind=info.data.get("bind", False), is_secure=is_secure)
         return endpoint
 
     @field_validator("spool")
@@ -146,6 +156,16 @@ class ZeroMQSource(SourceSettings):
         if verifies(info):
             check_writable(spool, "the spool")
         return spool
+
+    @model_validator(mode="after")
+    def _keys_go_together(self) -> Self:
+        check_keys(binds=self.bind, secret=self.secret_key, allowed=self.allowed_keys, server=self.server_key)
+        return self
+
+    @property
+    def keys(self) -> Keys | None:
+        """Its keys, where it has any."""
+        return keys_for(binds=self.bind, secret=self.secret_key, allowed=self.allowed_keys, server=self.server_key)
 
 
 Source = Annotated[DirectorySource | ZeroMQSource, Field(discriminator="type")]

@@ -8,6 +8,7 @@ results, which the broadcasting socket drops beyond its high-water mark, and ask
 import logging
 import math
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock, Thread
@@ -17,6 +18,7 @@ from typing import Any
 import zmq
 
 from daemon.errors import ConfigurationError
+from daemon.keys import Keys, apply_keys, doorkeeper
 from daemon.ledger import Ledger, Message
 from daemon.protocol import STATUS, STATUS_SECONDS, encode_header, schema_of
 from daemon.publish.replay import Replay
@@ -51,9 +53,10 @@ class ZeroMQPublisher:
         ledger: Numbers and keeps the results.
         results: The results folder, where overlays are.
         status: Says how the daemon is, in JSON types; called about every second, from a thread of the publisher's.
+        keys: Without them anybody may listen and ask.
 
     Raises:
-        ConfigurationError: An endpoint cannot be used.
+        ConfigurationError: An endpoint or a key cannot be used.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class ZeroMQPublisher:
         ledger: Ledger,
         results: Path,
         status: Callable[[], Mapping[str, Any]],
+        keys: Keys | None = None,
     ) -> None:
         self._status = status
         self._replay = Replay(ledger, results)
@@ -87,13 +91,17 @@ class ZeroMQPublisher:
             socket.set_hwm(_HANDED_OVER)
         self._handed_over.bind("inproc://handed-over")
         self._hand_over.connect("inproc://handed-over")
+        self._door = ExitStack()
         try:
+            self._door.enter_context(doorkeeper(self._context, keys))
+            for socket in (self._broadcast, self._requests):
+                apply_keys(socket, keys)
             self.endpoint = _bind(self._broadcast, endpoint)
             """Where results are broadcast, with the port that was found."""
             self.replay_endpoint = _bind(self._requests, replay_endpoint)
             """Where clients ask, with the port that was found."""
         except ConfigurationError:
-            self._context.destroy(linger=0)
+            self._end()
             raise
 
     def start(self) -> None:
@@ -126,14 +134,20 @@ class ZeroMQPublisher:
     def close(self) -> None:
         """Send what was handed over, and end."""
         if self._broadcasting.ident is None:  # never started
-            self._context.destroy(linger=0)
+            self._end()
             return
         with self._handing_over:
             self._hand_over.send(b"")
             self._hand_over.close()
         self._broadcasting.join()
+        self._door.close()
         self._context.term()  # which ends the wait for requests
         self._answering.join()
+
+    def _end(self) -> None:
+        """Give up what was opened and never served."""
+        self._door.close()
+        self._context.destroy(linger=0)
 
     def _run_broadcast(self) -> None:
         poller = zmq.Poller()

@@ -7,22 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from time import monotonic
 from typing import Literal, NamedTuple
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from daemon.errors import HrtemdError
+from daemon.keys import Keys, apply_keys, doorkeeper
 from daemon.sources.fields import Buffer
+from daemon.sources.senders import Senders
 
 WAITING_MESSAGES = 16
 """As many may wait in the socket; then a PUSH sender waits too, and a PUB sender drops."""
-
-_HAPPENINGS = zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED
-
-_RECONNECT_SECONDS = 1.0
-"""After a loss, ZeroMQ announces within less that it tries again, or it never does."""
 
 _SHORTEST_PAUSE_MS = 100
 _LONGEST_PAUSE_MS = 5000
@@ -46,11 +41,13 @@ class Place:
         endpoint: Such as tcp://127.0.0.1:9999.
         socket: `pull` shares messages out among receivers; `sub` gives all of them to each.
         bind: Senders connect here, instead of the other way round.
+        keys: Without them anybody may send, and listen on the way.
     """
 
     endpoint: str
     socket: Literal["pull", "sub"] = "pull"
     bind: bool = False
+    keys: Keys | None = None
 
 
 class Connection:
@@ -60,53 +57,37 @@ class Connection:
         endpoint: Where it is bound, with the port that the system chose, or what it connects to.
     """
 
-    def __init__(self, socket: zmq.Socket[bytes], monitor: zmq.Socket[bytes], place: Place) -> None:
+    def __init__(self, socket: zmq.Socket[bytes], senders: Senders, place: Place) -> None:
         self.endpoint = socket.getsockopt_string(zmq.LAST_ENDPOINT) if place.bind else place.endpoint
         self._socket = socket
-        self._monitor = monitor
+        self._senders = senders
         self._connects = not place.bind
-        self._descriptors: set[int] = set()
-        self._lost_at: float | None = None
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
-        self._poller.register(monitor, zmq.POLLIN)
 
     @property
     def senders(self) -> int:
         """How many are connected now."""
-        return len(self._descriptors)
+        return self._senders.connected
+
+    @property
+    def refused(self) -> int:
+        """How often somebody connected and did not agree with us on keys, or does not speak ZeroMQ."""
+        return self._senders.refused
 
     def receive(self, wait_seconds: float) -> Message | None:
         """Return the next message; None where none came in time."""
-        until = monotonic() + wait_seconds
-        while True:
-            ready = dict(self._poller.poll(max(0, round(1e3 * (until - monotonic())))))
-            if self._monitor in ready:
-                self._follow_senders()
-            if self._lost_at is not None and monotonic() > self._lost_at + _RECONNECT_SECONDS:
-                self._reconnect()
-            if self._socket in ready:
-                # Without copying: the pixels of an unpacked frame stay where ZeroMQ put them.
-                parts: list[Buffer] = [part.buffer for part in self._socket.recv_multipart(copy=False)]
-                return Message(parts, datetime.now(UTC))
-            if monotonic() >= until:
-                return None
-
-    def _follow_senders(self) -> None:
-        happening = recv_monitor_message(self._monitor, zmq.NOBLOCK)
-        match happening["event"]:
-            case zmq.EVENT_CONNECTED | zmq.EVENT_ACCEPTED:
-                self._descriptors.add(happening["value"])
-                self._lost_at = None
-            case zmq.EVENT_DISCONNECTED:
-                self._descriptors.discard(happening["value"])
-                self._lost_at = monotonic() if self._connects else None
-            case zmq.EVENT_CONNECT_RETRIED:
-                self._lost_at = None
+        if self._connects and self._senders.is_given_up:
+            self._reconnect()
+        if not self._poller.poll(max(0, round(1e3 * wait_seconds))):
+            return None
+        # Without copying: the pixels of an unpacked frame stay where ZeroMQ put them.
+        parts: list[Buffer] = [part.buffer for part in self._socket.recv_multipart(copy=False)]
+        return Message(parts, datetime.now(UTC))
 
     def _reconnect(self) -> None:
-        """Connect anew where ZeroMQ does not: it gives up a sender that broke its rules, as by too large a message."""
-        self._lost_at = None
+        """Connect anew where ZeroMQ does not: it gives up who broke its rules, or did not agree with it on keys."""
+        self._senders.expect()
         with suppress(zmq.ZMQError):  # it may have forgotten the endpoint already
             self._socket.disconnect(self.endpoint)
         self._socket.connect(self.endpoint)
@@ -121,9 +102,13 @@ def connected(place: Place, largest_part_bytes: int) -> Iterator[Connection]:
         largest_part_bytes: A sender of a larger one is cut off before any of it is kept.
 
     Raises:
-        HrtemdError: The endpoint cannot be used.
+        HrtemdError: The endpoint or a key cannot be used.
     """
-    with zmq.Context() as context, context.socket(zmq.PULL if place.socket == "pull" else zmq.SUB) as socket:
+    with (
+        zmq.Context() as context,
+        doorkeeper(context, place.keys),
+        context.socket(zmq.PULL if place.socket == "pull" else zmq.SUB) as socket,
+    ):
         # Options count for connections made after them.
         socket.linger = 0
         socket.rcvhwm = WAITING_MESSAGES
@@ -135,13 +120,13 @@ def connected(place: Place, largest_part_bytes: int) -> Iterator[Connection]:
             socket.setsockopt(option, value)
         if place.socket == "sub":
             socket.subscribe(b"")
-        monitor = socket.get_monitor_socket(_HAPPENINGS)
+        apply_keys(socket, place.keys)
+        senders = Senders(socket)
         try:
             _open(socket, place)
-            yield Connection(socket, monitor, place)
+            yield Connection(socket, senders, place)
         finally:
-            socket.disable_monitor()
-            monitor.close()
+            senders.close()
 
 
 def _open(socket: "zmq.Socket[bytes]", place: Place) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import zmq
 
 from daemon.errors import FrameError, HrtemdError
+from daemon.keys import Keys, apply_keys, doorkeeper
 from daemon.readers import read_frames
 from daemon.sources.simulator import Faults, Shot, Simulator, shot_of, with_faults
 
@@ -49,12 +50,16 @@ class Camera:
 
     def send(self, parts: list[bytes]) -> None:
         """Send a message as soon as somebody takes it."""
-        self._wait_for(zmq.POLLOUT, "nobody takes frames; where the daemon connects, this side must --bind")
+        self._wait_for(
+            zmq.POLLOUT, "nobody takes frames; where the daemon connects, this side must --bind, and keys must fit"
+        )
         self._socket.send_multipart(parts)
 
     def wait_for_subscriber(self) -> None:
         """Return once somebody listens, since what is published before is lost."""
-        self._wait_for(zmq.POLLIN, 'nobody listens; the source needs socket = "sub", and one side must bind')
+        self._wait_for(
+            zmq.POLLIN, 'nobody listens; the source needs socket = "sub", one side must bind, and keys must fit'
+        )
 
     def _wait_for(self, event: int, complaint: str) -> None:
         complain_at = monotonic() + _SILENCE_SECONDS
@@ -66,30 +71,30 @@ class Camera:
 
 @contextmanager
 def camera(
-    endpoint: str, socket: Literal["push", "pub"], *, bind: bool, say: Callable[[str], None]
+    endpoint: str, socket: Literal["push", "pub"], *, bind: bool, keys: Keys | None = None, say: Callable[[str], None]
 ) -> Iterator[Camera]:
     """Open a socket to send through; at the end, what was sent has some seconds to be fetched.
 
     Raises:
-        HrtemdError: The endpoint cannot be used.
+        HrtemdError: The endpoint or a key cannot be used.
     """
-    context = zmq.Context()
-    sender = context.socket(zmq.PUSH if socket == "push" else zmq.XPUB)
-    sender.sndhwm = _WAITING_MESSAGES  # before a connection is made: later it would not count
-    linger_ms = 0
-    try:
+    with zmq.Context() as context, doorkeeper(context, keys):
+        sender = context.socket(zmq.PUSH if socket == "push" else zmq.XPUB)
+        sender.sndhwm = _WAITING_MESSAGES  # before a connection is made: later it would not count
+        linger_ms = 0
         try:
-            (sender.bind if bind else sender.connect)(endpoint)
-        except zmq.ZMQError as error:
-            raise HrtemdError(f"{endpoint}: {zmq.strerror(error.errno or 0)}; name another endpoint.") from error
-        opened = Camera(sender, say)
-        if socket == "pub":
-            opened.wait_for_subscriber()
-        yield opened
-        linger_ms = _LINGER_MS
-    finally:
-        sender.close(linger_ms)
-        context.term()
+            apply_keys(sender, keys)
+            try:
+                (sender.bind if bind else sender.connect)(endpoint)
+            except zmq.ZMQError as error:
+                raise HrtemdError(f"{endpoint}: {zmq.strerror(error.errno or 0)}; name another endpoint.") from error
+            opened = Camera(sender, say)
+            if socket == "pub":
+                opened.wait_for_subscriber()
+            yield opened
+            linger_ms = _LINGER_MS
+        finally:
+            sender.close(linger_ms)
 
 
 def shots_from(files: Iterable[Path], say: Callable[[str], None]) -> Iterator[Shot]:

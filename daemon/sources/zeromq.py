@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from threading import Event
 from time import monotonic, perf_counter
@@ -27,7 +28,26 @@ _MESSAGES_AT_ONCE = 16
 
 _SECONDS_BETWEEN_SPOOL_ATTEMPTS = 1.0
 
+_STRANGER = (
+    "a program connected that does not speak ZeroMQ, or does not agree with this source on keys, and was refused; "
+    "`hrtemd tail` counts them, docs/keys.md tells of keys"
+)
+
+_NO_AGREEMENT = (
+    "there is something, but no sender that agrees with this source on keys. Either both have keys and know each "
+    "other's, or neither has any: see docs/keys.md. It is tried again."
+)
+
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Noticed:
+    """What has been told of a connection's senders."""
+
+    senders: int = 0
+    refused: int = 0
+    is_refusal_told: bool = False
 
 
 class ZeroMQSource:
@@ -75,6 +95,11 @@ class ZeroMQSource:
         return self._connection.senders if self._connection else 0
 
     @property
+    def refused(self) -> int:
+        """How often, since the socket was opened, somebody connected without the right keys, or spoke no ZeroMQ."""
+        return self._connection.refused if self._connection else 0
+
+    @property
     def endpoint(self) -> str:
         """Where the socket is, with the port that the system chose; as configured while it is not open."""
         return self._connection.endpoint if self._connection else self._place.endpoint
@@ -95,11 +120,11 @@ class ZeroMQSource:
         with connected(self._place, 2 * self._message_bytes) as connection:
             self._connection = connection
             log.info("%s: %s %s", self.name, "bound to" if self._place.bind else "connects to", connection.endpoint)
+            noticed = _Noticed()
             try:
                 while not stop.is_set():
-                    senders = connection.senders
                     yield from self._receive(connection, stop)
-                    yield from self._notice(senders, connection.senders)
+                    yield from self._notice(noticed, connection)
             finally:
                 self._connection = None
 
@@ -111,9 +136,13 @@ class ZeroMQSource:
         else:
             yield None
 
-    def _notice(self, before: int, now: int) -> Iterator[Failure]:
+    def _notice(self, noticed: "_Noticed", connection: Connection) -> Iterator[Failure]:
         """Tell of senders that come and go. Programs that connect to us may; a camera that we connect to must not."""
+        before, now = noticed.senders, connection.senders
+        refusals = connection.refused - noticed.refused
+        noticed.senders, noticed.refused = now, noticed.refused + refusals
         if now > before:
+            noticed.is_refusal_told = False
             log.info("%s: %d senders are connected to %s", self.name, now, self.endpoint)
         elif now == 0 and before and not self._place.bind:
             lost = FrameError(
@@ -123,6 +152,12 @@ class ZeroMQSource:
             yield self._failure(lost)
         elif now < before:
             log.info("%s: a sender left, or was cut off for a message too large; %d are connected", self.name, now)
+        if refusals and not noticed.is_refusal_told:
+            noticed.is_refusal_told = True
+            if self._place.bind:
+                log.warning("%s: %s", self.name, _STRANGER)
+            else:
+                yield self._failure(FrameError(f"{self.endpoint}: {_NO_AGREEMENT}"))
 
     def _all(self, message: Message) -> Iterator[Arrival | Failure]:
         """Yield everything that a message holds."""

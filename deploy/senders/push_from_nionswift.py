@@ -9,8 +9,12 @@ import time
 
 import numpy as np
 import zmq
+import zmq.auth
 
 ENDPOINT = "tcp://127.0.0.1:9999"
+# Where the source has keys: files of this sender's own key, and of hrtemd's public one; see hrtemd's docs/keys.md.
+SECRET_KEY = ""  # such as r"C:\keys\camera.key_secret"
+SERVER_KEY = ""  # such as r"C:\keys\daemon.key"
 KEYS = {}  # what every frame is to tell, such as {"dose_per_square_angstrom": 20.0, "voltage_kv": 80}
 CAMERA = "usim_ronchigram_camera"  # the hardware source's id
 ANGSTROM = {"A": 1.0, "Å": 1.0, "pm": 0.01, "nm": 10.0, "µm": 1e4, "um": 1e4, "m": 1e10}
@@ -34,6 +38,9 @@ class Sender:
         self._socket.setsockopt(zmq.SNDHWM, self.WAITING_FRAMES)
         self._socket.setsockopt(zmq.LINGER, 0)  # what waits does not keep this program from ending
         self._socket.setsockopt(zmq.IMMEDIATE, 1)  # nothing is kept for a daemon that is not there
+        if SECRET_KEY:
+            self._socket.curve_publickey, self._socket.curve_secretkey = zmq.auth.load_certificate(SECRET_KEY)
+            self._socket.curve_serverkey, _ = zmq.auth.load_certificate(SERVER_KEY)
         self._socket.connect(endpoint)
 
     def send(self, image, **keys):
@@ -62,7 +69,7 @@ class Sender:
             self.dropped += 1
             if time.monotonic() >= self._say_at:
                 self._say_at = time.monotonic() + self.SAY_SECONDS
-                print(f"hrtemd: {self}; it is not running, or slower than the camera.")
+                print(f"hrtemd: {self}; it is not running, slower than the camera, or refuses it.")
             return False
         self.sent += 1
         return True

@@ -11,6 +11,7 @@ import numpy as np
 import zmq
 
 from daemon.atoms import atom_table, counts_by_species, to_stream
+from daemon.keys import Keys
 from daemon.ledger import Ledger, LedgerLimits, Message
 from daemon.publish.header import event_header
 from daemon.publish.overlay_replay import overlay_header
@@ -31,8 +32,9 @@ def some_atoms(count: int) -> Any:
 class Station:
     """A ledger and a publisher that can be stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, keys: Keys | None = None) -> None:
         self.folder = folder
+        self.keys = keys
         self.path = folder / "ledger.sqlite"
         self.status: Callable[[], Mapping[str, Any]] = lambda: {"version": "0.1"}
         self.endpoint = self.replay_endpoint = ANY_PORT
@@ -42,7 +44,7 @@ class Station:
 
     def start(self) -> None:
         self.publisher = ZeroMQPublisher(
-            self.endpoint, self.replay_endpoint, self.ledger, self.folder, self._tell_status
+            self.endpoint, self.replay_endpoint, self.ledger, self.folder, self._tell_status, self.keys
         )
         self.endpoint, self.replay_endpoint = self.publisher.endpoint, self.publisher.replay_endpoint
         self.publisher.start()

@@ -7,6 +7,7 @@ import pytest
 
 from daemon.config import DirectorySource, ZeroMQSource, load_configuration
 from daemon.errors import ConfigurationError
+from daemon.keys import ClientKeys, ServerKeys, make_keys
 from daemon.readers import DEFAULT_LIMITS, ReadLimits
 
 SHIPPED = Path(__file__).parents[2] / "config.toml"
@@ -186,9 +187,70 @@ def test_binding_beyond_this_machine_is_asked_for_in_words(config: Path, host: s
     publishing = f'[publish.zeromq]\nendpoint = "tcp://{host}:5600"\n'
     found = mistakes(config, camera + publishing)
     assert len(found) == 2
-    assert all("bind to 127.0.0.1, or set allow_insecure = true where the network is trusted" in line for line in found)
+    assert all("bind to 127.0.0.1, give secret_key and allowed_keys (see docs/keys.md)" in line for line in found)
     config.write_text(camera + "allow_insecure = true\n" + publishing + "allow_insecure = true\n")
     assert load_configuration(config, environment={}).publish.zeromq is not None
+
+
+@pytest.fixture
+def keys(config: Path) -> Path:
+    for name in ("daemon", "laptop"):
+        make_keys(config.parent / "keys", name)
+    return config.parent / "keys"
+
+
+def test_with_keys_a_socket_may_be_bound_anywhere(config: Path, keys: Path) -> None:
+    ours = 'secret_key = "keys/daemon.key_secret"\nallowed_keys = "keys"\n'
+    config.write_text(
+        f'{CAMERA}bind = true\nendpoint = "tcp://*:9999"\n{ours}\n[publish.zeromq]\nendpoint = "tcp://*:5600"\n{ours}'
+    )
+    configuration = load_configuration(config, verify=True, environment={})
+    (source,) = configuration.sources
+    assert isinstance(source, ZeroMQSource)
+    assert configuration.publish.zeromq
+    assert source.keys == configuration.publish.zeromq.keys == ServerKeys(keys / "daemon.key_secret", keys)
+
+    config.write_text(
+        CAMERA + 'endpoint = "tcp://dcu:1"\nsecret_key = "keys/daemon.key_secret"\nserver_key = "keys/laptop.key"\n'
+    )
+    (source,) = load_configuration(config, verify=True, environment={}).sources
+    assert isinstance(source, ZeroMQSource)
+    assert source.keys == ClientKeys(keys / "daemon.key_secret", keys / "laptop.key")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'bind = true\nsecret_key = "keys/daemon.key_secret"',
+        'bind = true\nallowed_keys = "keys"',
+        'bind = true\nsecret_key = "keys/daemon.key_secret"\nserver_key = "keys/laptop.key"',
+        'secret_key = "keys/daemon.key_secret"',
+        'server_key = "keys/laptop.key"',
+        'secret_key = "keys/daemon.key_secret"\nallowed_keys = "keys"',
+    ],
+)
+def test_keys_go_together(config: Path, keys: Path, settings: str) -> None:
+    (mistake,) = mistakes(config, f'{CAMERA}endpoint = "tcp://127.0.0.1:9999"\n{settings}\n', verify=True)
+    assert mistake.startswith("line 1: sources[0]: Keys go together: who binds has a secret key and a folder of ")
+
+
+def test_keys_that_cannot_be_used_are_named(config: Path, keys: Path) -> None:
+    (keys / "daemon.key_secret").chmod(0o644)
+    found = mistakes(
+        config,
+        """\
+        [publish.zeromq]
+        endpoint = "tcp://*:5600"
+        secret_key = "keys/daemon.key_secret"
+        allowed_keys = "nowhere"
+        """,
+        verify=True,
+    )[1:]  # after the first, that there is no source
+    assert len(found) == 2
+    assert f"line 3: publish.zeromq.secret_key: {keys}/daemon.key_secret holds a secret key that others" in found[0]
+    assert found[0].endswith(f"run `chmod 600 {keys}/daemon.key_secret`.")
+    assert "line 4: publish.zeromq.allowed_keys:" in found[1]
+    assert "nowhere is no folder; make it, and put the public keys (.key) into it." in found[1]
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:0", "tcp://[::1]:9999", "tcp://localhost:*", "ipc:///tmp/x"])
