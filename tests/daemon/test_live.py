@@ -11,6 +11,7 @@ from time import monotonic, sleep
 import pytest
 
 from daemon.client import Atoms, Client, Event
+from daemon.keys import make_keys
 from daemon.ledger import read_history
 
 WriteFrame = Callable[..., Path]
@@ -24,10 +25,11 @@ endpoint = "tcp://127.0.0.1:*"
 bind = true
 model = "{model}"
 spool = "spool"
-
+{keys}
 [publish.zeromq]
 endpoint = "tcp://127.0.0.1:*"
 replay_endpoint = "tcp://127.0.0.1:*"
+{keys}
 
 [alerts]
 signal_below = 1e9
@@ -43,8 +45,8 @@ class Live:
         self._command, self._model = command, model
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, message_format: str = "array-1.0") -> None:
-        self._config.write_text(CONFIG.format(format=message_format, model=self._model))
+    def start(self, message_format: str = "array-1.0", keys: str = "") -> None:
+        self._config.write_text(CONFIG.format(format=message_format, model=self._model, keys=keys))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([self._command, "run", "--config", self._config], stderr=log)
         self.camera = self._said(r"bound to (\S+)")
@@ -54,13 +56,14 @@ class Live:
         command = [self._command, "replay", *arguments, "--to", self.camera, "--rate", "20"]
         subprocess.run([str(part) for part in command], check=True, timeout=PATIENCE_SECONDS, capture_output=True)
 
-    def client(self, *receive: type, from_start: bool = True) -> Client:
+    def client(self, *receive: type, from_start: bool = True, **keys: Path) -> Client:
         return Client(
             self.endpoint,
             receive=receive or (Atoms,),
             from_start=from_start,
             timeout_seconds=PATIENCE_SECONDS,
             replay_endpoint=self.replay_endpoint,
+            **keys,
         )
 
     def end(self, request: int = signal.SIGTERM) -> int | None:
@@ -108,6 +111,20 @@ def test_what_a_camera_sends_comes_back_as_atoms(
     assert [atoms.sequence for atoms in received] == [1, 2, 3]
     assert live.end() == 0
     assert len(list(live.results.rglob("*.atoms.parquet"))) == 3
+
+
+def test_the_same_with_keys(live: Live, tmp_path: Path, write_frame: WriteFrame) -> None:
+    session = write_session(tmp_path / "session", write_frame, 3, 8)
+    (daemon, _), (public, secret) = (make_keys(tmp_path / "keys", name) for name in ("daemon", "laptop"))
+    (tmp_path / "allowed").mkdir()
+    public.rename(tmp_path / "allowed" / public.name)
+    live.start(keys='secret_key = "keys/daemon.key_secret"\nallowed_keys = "allowed"')
+
+    live.replay(session, "--format", "array-1.0", "--secret-key", secret, "--server-key", daemon)
+
+    with live.client(secret_key=secret, server_key=daemon) as client:
+        assert [atoms.table.num_rows for atoms in islice(client, 2)] == [3, 8]
+    assert live.end() == 0
 
 
 def test_a_daemon_that_was_killed_publishes_each_frame_once_and_goes_on_counting(
