@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 
 from daemon.analysis import Change, Measured, compare, count_vacancies
-from daemon.atoms import header_of, with_header
+from daemon.atoms import header_of
 from daemon.config.alerts import Alerts
 from daemon.errors import HrtemdError
 from daemon.frames import FocalSeries
-from daemon.publish.header import result_header
+from daemon.publish.header import result_table
 from daemon.recognition.judgement import is_within, shows_lattice
 from daemon.recognition.package import Manifest
 from daemon.recognition.recogniser import Recognition
@@ -158,7 +158,7 @@ class AlertWatch:
         drift_is_unknown = recognition.series is None and average is None
         if settings.atoms_lost_per_dose_above is None and not (drift_is_wanted and drift_is_unknown):
             return None
-        now = with_header(recognition.table, result_header(arrival, recognition))
+        now = result_table(arrival, recognition)
         before = self._before
         if before is not None and average is not None and _members(before) & set(average.members):
             return None

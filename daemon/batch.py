@@ -7,11 +7,12 @@ from pathlib import Path
 from time import perf_counter
 
 from daemon.atoms import counts_by_species
+from daemon.errors import explain, is_foreseen
 from daemon.frames import FocalSeries, Frame
-from daemon.pipeline import Analysed, analyse, explain, is_foreseen
 from daemon.publish.files import FilePublisher
+from daemon.publish.header import result_table
 from daemon.readers import DEFAULT_LIMITS, ReadLimits
-from daemon.recognition.recogniser import Recogniser
+from daemon.recognition.recogniser import Recogniser, Recognition
 from daemon.series.grouping import Grouping
 from daemon.sources.image_file import arrivals_from
 from daemon.sources.source import Arrival, Failure
@@ -113,37 +114,39 @@ class Batch:
     def _process(self, file: str, arrival: Arrival) -> Report:
         try:
             self._warm_up(arrival.subject)
-            analysed = analyse(arrival, self._recogniser, self._files)
+            started = perf_counter()
+            recognition = self._recogniser.recognise(arrival.subject)
+            recognised = perf_counter()
+            stem = self._files.write_tables(arrival, result_table(arrival, recognition))
         except Exception as error:
             return self._failed(file, arrival.subject.frame_id, error)
-        started = perf_counter()
-        problem = self._draw(file, analysed) if self._files.overlays else None
-        draw_ms = 1e3 * (perf_counter() - started)
-        recognition = analysed.recognition
+        written = perf_counter()
+        problem = self._draw(file, stem, recognition) if self._files.overlays else None
+        drawn = perf_counter()
         return Report(
             file=file,
             model=recognition.model,
-            stem=analysed.stem.relative_to(self._files.directory).as_posix(),
+            stem=stem.relative_to(self._files.directory).as_posix(),
             frame_id=arrival.subject.frame_id,
             pixel_size_angstrom=recognition.calibration.pixel_size_angstrom,
             calibration_source=str(recognition.calibration.source),
             count=recognition.table.num_rows,
             counts_by_species=counts_by_species(recognition.table),
-            latency_ms=analysed.latency_ms,
+            latency_ms=1e3 * (recognised - started),
             latency_ms_by_stage={
                 "read": arrival.read_ms,
                 **recognition.latency_ms,
-                "write": analysed.write_ms,
-                "draw": draw_ms,
+                "write": 1e3 * (written - recognised),
+                "draw": 1e3 * (drawn - written),
             },
             warnings=[*recognition.warnings, *([problem] if problem else [])],
             complete=problem is None,
         )
 
-    def _draw(self, file: str, analysed: Analysed) -> str | None:
+    def _draw(self, file: str, stem: Path, recognition: Recognition) -> str | None:
         """Write an overlay, or return why there is none: its atoms are good all the same."""
         try:
-            self._files.write_overlay(analysed.stem, analysed.recognition)
+            self._files.write_overlay(stem, recognition)
         except Exception as error:
             self._log_unforeseen(file, error)
             return f"There is no overlay: {explain(error)}"

@@ -1,30 +1,31 @@
-"""From a source's frames or focal series to published results: one at a time, or as the daemon's running threads.
+"""The daemon's running threads, from its sources' frames or focal series to published results.
 
-Threads: one a source, which fills the inbox; one that recognises and writes atom tables; one that draws overlays, so
-that atoms are out before their overlay is begun. OpenCV, OpenVINO and Arrow release the interpreter lock in their heavy
-calls.
+A thread a source fills the first inbox; then one thread each prepares frames, runs the networks, decodes their answers
+and publishes tables, so that a frame is in the engine while its neighbours are before and behind it. Atoms are out
+before their overlay is begun, in a thread of its own. OpenCV, the engines and Arrow release the interpreter lock in
+their heavy calls.
 """
 
-import errno
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from threading import Event, Lock, Thread
-from time import monotonic, perf_counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from errno import EEXIST, EILSEQ, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR
+from threading import Condition, Event, Lock, Thread
+from time import monotonic
+from typing import Any
 
 from daemon.alerts import Alert, AlertWatch
 from daemon.drawing import Drawing
 from daemon.drops import Drops
-from daemon.errors import HrtemdError
-from daemon.frames import FocalSeries
-from daemon.inbox import Inbox, Policy
-from daemon.publish.files import FilePublisher
+from daemon.errors import beginning_with_file, explain, is_foreseen
+from daemon.frames import FocalSeries, Frame
+from daemon.inbox import Inbox, Job, Policy
 from daemon.publish.outlet import Outlet
-from daemon.recognition.recogniser import Recogniser, Recognition
-from daemon.series.triplets import choice_made
+from daemon.recognition.recogniser import Inferred, Prepared, Recogniser, Recognition
 from daemon.sources.source import Arrival, Failure, Source
+from daemon.stage import Stage
 
 _SECONDS_FOR_A_SOURCE_TO_STOP = 5.0
 
@@ -32,75 +33,13 @@ _SECONDS_FOR_A_SOURCE_TO_STOP = 5.0
 _SHORTEST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 60.0
 
-# Between attempts to write results of a lossless source; the pause doubles each time.
-_SHORTEST_HOLD_SECONDS = 1.0
-_LONGEST_HOLD_SECONDS = 30.0
+# While a frame waits to be alone.
+_SECONDS_BETWEEN_LOOKS = 0.02
 
 # About a result's name or place; waiting does not mend them, as it may a full disk or a share that went away.
-_NOT_MENDED_BY_WAITING = frozenset(
-    {errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ, errno.EEXIST, errno.EISDIR, errno.ENOTDIR}
-)
+_NOT_MENDED_BY_WAITING = frozenset({ENAMETOOLONG, EINVAL, EILSEQ, EEXIST, EISDIR, ENOTDIR})
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Analysed:
-    """A frame or focal series whose atom table is published.
-
-    Attributes:
-        recognition: What was found.
-        stem: Path and name that its result files share.
-        latency_ms: From it being in memory to its atom table being ready.
-        write_ms: For writing the tables.
-    """
-
-    recognition: Recognition
-    stem: Path
-    latency_ms: float
-    write_ms: float
-
-
-def analyse(arrival: Arrival, recogniser: Recogniser, results: FilePublisher | Outlet) -> Analysed:
-    """Find the atoms of one frame or focal series and publish them as tables.
-
-    Raises:
-        HrtemdError: It cannot be analysed.
-        OSError: The tables cannot be written.
-    """
-    started = perf_counter()
-    recognition = recogniser.recognise(arrival.subject)
-    if isinstance(arrival.subject, FocalSeries):
-        recognition = replace(recognition, warnings=choice_made(arrival.subject) + recognition.warnings)
-    elif average := arrival.subject.average:
-        recognition = replace(recognition, warnings=[*average.warnings, *recognition.warnings])
-    recognised = perf_counter()
-    stem = results.write_tables(arrival, recognition)
-    written = perf_counter()
-    return Analysed(recognition, stem, 1e3 * (recognised - started), 1e3 * (written - recognised))
-
-
-def explain(error: Exception) -> str:
-    """Put an error into a sentence; one that nobody foresaw is logged in full where it is caught."""
-    if isinstance(error, HrtemdError):
-        return str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return (
-            f"{error.filename or 'Input or output'}: {error.strerror}; "
-            "check that the folder is there, may be used by this user and has room."
-        )
-    return f"Unexpected {type(error).__name__}: {error}. This is a fault in hrtemd; please report it with the log."
-
-
-def beginning_with_file(sentence: str, origin: str) -> str:
-    """Begin a sentence with the file it is about, unless it names it already."""
-    name = Path(origin).name
-    return sentence if name in sentence else f"{name}: {sentence}"
-
-
-def is_foreseen(error: Exception) -> bool:
-    """Whether an error's own sentence says all there is to say."""
-    return isinstance(error, HrtemdError | OSError)
 
 
 class Pipeline:
@@ -138,28 +77,46 @@ class Pipeline:
         self._on_end = on_end
         self._stop = Event()
         self._reporting = Lock()
-        self._inbox = Inbox(policies, drops)
         self._drawing = Drawing(outlet, policies, drops, self._report)
-        self._holds_seconds: dict[str, float] = {}
+        self._alone: tuple[str, str] | None = None
+        changed = Condition()
+        self._inbox: Inbox[Frame | FocalSeries] = Inbox(policies, drops, changed=changed)
+        # One frame of each source waits before an engine or disk that is busy; more would only be older.
+        prepared: Inbox[Prepared] = Inbox(policies, drops, 1, changed)
+        inferred: Inbox[Inferred] = Inbox(policies, drops, 1, changed)
+        recognised: Inbox[Recognition] = Inbox(policies, drops, 1, changed)
+        self._stages: tuple[Stage[Any, Any], ...] = (
+            Stage("prepare", self._prepare, self._inbox, prepared, self),
+            Stage("infer", self._infer, prepared, inferred, self),
+            Stage("decode", self._decode, inferred, recognised, self),
+            Stage("publish", self._publish, recognised, None, self),
+        )
         self._feeders = [Thread(target=self._feed, args=[source], name=source.name, daemon=True) for source in sources]
-        self._recognition = Thread(target=self._recognise, name="recognition")
 
     def start(self) -> None:
         """Begin to read, recognise and draw."""
         self._drawing.start()
-        for thread in (self._recognition, *self._feeders):
-            thread.start()
+        for stage in self._stages:
+            stage.start()
+        for feeder in self._feeders:
+            feeder.start()
 
     def stop(self) -> None:
-        """Finish the frame in work and soon the overlays; what waits is left for the next start."""
+        """Finish the frames in work and soon the overlays; what waits to be taken up is left for the next start."""
         self._stop.set()
-        self._inbox.close()
-        self._recognition.join()
+        for stage in self._stages:
+            stage.prepare_to_stop()
+        for stage in self._stages:
+            stage.stop(finish=stage is not self._stages[0])
         self._drawing.stop()
         for thread in self._feeders:
             thread.join(_SECONDS_FOR_A_SOURCE_TO_STOP)
             if thread.is_alive():
                 log.warning("%s: did not stop reading in time, and is left behind", thread.name)
+
+    def waiting(self) -> dict[str, dict[str, int]]:
+        """Return how many frames wait, by stage and source."""
+        return {stage.name: stage.waiting() for stage in self._stages}
 
     def _feed(self, source: Source) -> None:
         """Pass on what a source yields; one that fails, though it should never, is started again after a pause."""
@@ -171,7 +128,7 @@ class Pipeline:
                     if isinstance(arrival, Failure):
                         self._report(arrival)
                     elif arrival:
-                        self._inbox.put(arrival)
+                        self._inbox.put(Job(arrival, arrival.subject, _waited_ms(arrival)))
                 break
             except Exception as error:
                 self._report(Failure(source.name, source.name, error))
@@ -182,53 +139,82 @@ class Pipeline:
         if not self._stop.is_set():
             self._on_end(source.name)
 
-    def _recognise(self) -> None:
-        while arrival := self._inbox.get():
-            try:
-                self._analyse(arrival)
-            except Exception as error:
-                if isinstance(error, OSError) and self._may_be_mended(arrival, error):
-                    self._hold(arrival, error)
-                else:
-                    self._report(Failure(arrival.source, arrival.origin, error), arrival)
-            else:
-                if self._holds_seconds.pop(arrival.source, None):
-                    log.info("%s: results are written again", arrival.source)
+    def _prepare(self, job: Job[Frame | FocalSeries]) -> Prepared | None:
+        arrival = job.arrival
+        if self._is_done(arrival):
+            self.counts["skipped"] += 1
+            return None
+        if not self._wait_for_its_turn(arrival):
+            return None
+        self._outlet.begin(arrival)
+        return self._recognisers[arrival.source].prepare(job.content)
 
-    def _analyse(self, arrival: Arrival) -> None:
+    def _infer(self, job: Job[Prepared]) -> Inferred:
+        return self._recognisers[job.arrival.source].infer(job.content)
+
+    def _decode(self, job: Job[Inferred]) -> Recognition:
+        return self._recognisers[job.arrival.source].decode(job.content)
+
+    def _publish(self, job: Job[Recognition]) -> None:
+        arrival = job.arrival
+        latency_ms = {"wait": job.waited_ms, **job.content.latency_ms}
+        recognition = replace(job.content, latency_ms=latency_ms)
+        stem = self._outlet.write_tables(arrival, recognition)
+        self.counts["analysed"] += 1
+        log.info("%s", _log_line(arrival, recognition))
+        try:
+            if self._outlet.files.overlays:
+                self._drawing.add(arrival.source, stem, recognition)
+            if watch := self._alerts.get(arrival.source):
+                self._tell(watch.of(arrival, recognition), arrival.source)
+        except Exception as error:  # its result is out, and must not come twice
+            self._report(Failure(arrival.source, arrival.origin, error))
+
+    def _is_done(self, arrival: Arrival) -> bool:
         is_published = self._outlet.is_published(arrival)
         if arrival.source in self._sent_once:
-            is_done = is_published
-        else:
-            is_done = arrival.resumed and self._outlet.files.has_results(arrival)
-        if is_done:
-            self.counts["skipped"] += 1
-            return
-        self._outlet.begin(arrival)
-        analysed = analyse(arrival, self._recognisers[arrival.source], self._outlet)
-        self.counts["analysed"] += 1
-        log.info("%s", _log_line(arrival, analysed))
-        if self._outlet.files.overlays:
-            self._drawing.add(arrival.source, analysed.stem, analysed.recognition)
-        if watch := self._alerts.get(arrival.source):
-            self._tell(watch.of(arrival, analysed.recognition), arrival.source)
+            return is_published
+        return arrival.resumed and self._outlet.has_results(arrival)
+
+    def _wait_for_its_turn(self, arrival: Arrival) -> bool:
+        """Let a frame under which an earlier process may have died go its way alone; return whether it may begin.
+
+        If the process dies again, it is known of what. Frames of a source that waits for its disk are nobody's company.
+        """
+
+        def is_free() -> bool:
+            begun = {frame for frame in self._outlet.begun if not self._is_held(frame[0])}
+            return not begun if self._outlet.is_suspect(arrival) else self._alone not in begun
+
+        while not is_free():
+            if self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+                return False
+        if self._outlet.is_suspect(arrival):
+            self._alone = (arrival.source, arrival.subject.frame_id)
+        return True
+
+    def _is_held(self, source: str) -> bool:
+        return any(stage.holds(source) for stage in self._stages)
 
     def _tell(self, alerts: Iterable[Alert], source: str) -> None:
         for alert in alerts:
             log.warning("%s: %s: %s", source, alert.name, alert.sentence)
             self._outlet.write_alert(source, alert.as_event())
 
-    def _may_be_mended(self, arrival: Arrival, error: OSError) -> bool:
+    def is_mended_by_waiting(self, arrival: Arrival, error: OSError) -> bool:
+        """See `daemon.stage.Overseer`."""
         return self._policies[arrival.source] == "lossless" and error.errno not in _NOT_MENDED_BY_WAITING
 
-    def _hold(self, arrival: Arrival, error: OSError) -> None:
-        """Try a frame again later, and its source's frames after it: none of them may be lost to a full disk."""
-        before = self._holds_seconds.get(arrival.source)
-        if before is None:
-            log.error("%s: results wait until they can be written: %s", arrival.source, explain(error))
-        pause_seconds = min(2 * before, _LONGEST_HOLD_SECONDS) if before else _SHORTEST_HOLD_SECONDS
-        self._holds_seconds[arrival.source] = pause_seconds
-        self._inbox.put_back(arrival, pause_seconds)
+    def give_up(self, arrival: Arrival, error: Exception) -> None:
+        """See `daemon.stage.Overseer`."""
+        self._report(Failure(arrival.source, arrival.origin, error), arrival)
+
+    def drop(self, arrival: Arrival) -> None:
+        """See `daemon.stage.Overseer`."""
+        try:
+            self._outlet.drop(arrival)
+        except OSError as error:
+            log.error("%s: %s stays in the ledger: %s", arrival.source, arrival.subject.name, explain(error))
 
     def _report(self, failure: Failure, arrival: Arrival | None = None) -> None:
         """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
@@ -239,14 +225,25 @@ class Pipeline:
             self.counts["failed"] += 1
             try:
                 self._outlet.write_failure(failure, sentence, arrival)
-            except OSError as error:
-                log.error("%s: the event could not be written: %s", failure.source, explain(error))
+            except Exception as error:
+                unforeseen = None if is_foreseen(error) else error
+                log.error("%s: the event was not written: %s", failure.source, explain(error), exc_info=unforeseen)
 
 
-def _log_line(arrival: Arrival, analysed: Analysed) -> str:
-    recognition = analysed.recognition
+def _waited_ms(arrival: Arrival) -> float:
+    """How long a frame that came while we run was there before it was handed over, reading it apart."""
+    if arrival.resumed:
+        return 0.0
+    subject = arrival.subject
+    frames = subject.frames if isinstance(subject, FocalSeries) else (subject,)
+    received_at = max(frame.received_at for frame in frames)
+    return max(0.0, 1e3 * (datetime.now(UTC) - received_at).total_seconds() - arrival.read_ms)
+
+
+def _log_line(arrival: Arrival, recognition: Recognition) -> str:
     warnings = "".join(f"; warning: {warning}" for warning in recognition.warnings)
+    milliseconds = sum(recognition.latency_ms.values())
     return (
         f"{arrival.source}: {arrival.subject.name}: {recognition.table.num_rows} atoms "
-        f"in {analysed.latency_ms:.0f} ms{warnings}"
+        f"in {milliseconds:.0f} ms{warnings}"
     )

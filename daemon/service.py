@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 from typing import Any
 
@@ -63,7 +64,13 @@ def run_daemon(
         ledger = closing.enter_context(contextlib.closing(Ledger(configuration.ledger_path, limits)))
         drops = Drops()
         origins = {
-            source.name: _open_source(source, recognisers[source.model].manifest, configuration.limits, files, drops)
+            source.name: _open_source(
+                source,
+                recognisers[source.model].manifest,
+                configuration.limits,
+                partial(_is_done, files, ledger),
+                drops,
+            )
             for source in configuration.sources
         }
         from_wire = {name: origin for name, origin in origins.items() if isinstance(origin, ZeroMQSource)}
@@ -108,7 +115,11 @@ def run_daemon(
 
 
 def _open_source(
-    settings: SourceSettings, manifest: Manifest, limits: Limits, files: FilePublisher, drops: Drops
+    settings: SourceSettings,
+    manifest: Manifest,
+    limits: Limits,
+    is_done: Callable[[str, Path, PurePosixPath, float], bool],
+    drops: Drops,
 ) -> DirectorySource | ZeroMQSource:
     """Open a way in."""
     if isinstance(settings, ZeroMQSettings):
@@ -131,13 +142,21 @@ def _open_source(
         settings.path,
         settings.policy,
         settings.pixel_size_angstrom,
-        (lambda *_: False) if in_series else partial(files.has_newer_results, settings.name),
+        (lambda *_: False) if in_series else partial(is_done, settings.name),
         limits.for_reading(),
         drops,
         include=settings.include,
         exclude=settings.exclude,
         in_series=in_series,
     )
+
+
+def _is_done(
+    files: FilePublisher, ledger: Ledger, source: str, file: Path, folder: PurePosixPath, changed_at: float
+) -> bool:
+    """Whether a file of one frame has its results, published ones, without reading it."""
+    frame_id = files.newer_result(source, file, folder, changed_at)
+    return frame_id is not None and ledger.state(source, frame_id) != "received"
 
 
 def _prepared(settings: SourceSettings, source: Source, manifest: Manifest, drops: Drops) -> Source:

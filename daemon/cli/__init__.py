@@ -17,7 +17,7 @@ from daemon.cli.process import process
 from daemon.cli.replay import replay
 from daemon.cli.run import demo, run
 from daemon.cli.tail import tail
-from daemon.errors import ConfigurationError, HrtemdError, ModelError
+from daemon.errors import ConfigurationError, HrtemdError, ModelError, explain
 
 
 class _Failure(click.ClickException):
@@ -37,8 +37,6 @@ class _Commands(click.Group):
         except OSError as error:
             if error.errno == errno.EPIPE:  # whoever reads our output has had enough; click ends quietly
                 raise
-            from daemon.pipeline import explain
-
             raise _Failure(HrtemdError(explain(error))) from error
 
     def list_commands(self, ctx: click.Context) -> list[str]:

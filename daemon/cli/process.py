@@ -123,7 +123,7 @@ def _run(batch: "Iterator[Report]", output: Path) -> "list[Report]":
 
 
 def _line(report: "Report") -> str:
-    from daemon.pipeline import beginning_with_file
+    from daemon.errors import beginning_with_file
 
     if report.error is not None:
         return f"failed: {beginning_with_file(report.error, report.file)}"

@@ -5,7 +5,7 @@
 """
 
 from daemon.ledger.history import Entry, read_history
-from daemon.ledger.ledger import Ledger, Message, State
+from daemon.ledger.ledger import Ledger, Message, State, storable
 from daemon.ledger.pruning import LedgerLimits
 
-__all__ = ["Entry", "Ledger", "LedgerLimits", "Message", "State", "read_history"]
+__all__ = ["Entry", "Ledger", "LedgerLimits", "Message", "State", "read_history", "storable"]

@@ -87,7 +87,7 @@ class Ledger:
             new = connection.execute(
                 "INSERT INTO frames (source, frame_id, origin, state, received_at) VALUES (?, ?, ?, 'received', ?) "
                 "ON CONFLICT (source, frame_id) DO NOTHING",
-                (source, _storable(frame_id), _storable(origin), received_at.timestamp()),
+                (source, storable(frame_id), storable(origin), received_at.timestamp()),
             )
             return "received" if new.rowcount else _frame(connection, "state", source, frame_id)
 
@@ -112,6 +112,33 @@ class Ledger:
     def end(self, source: str, frame_id: str) -> None:
         """Note that an analysis ended without a result, to be tried again; `post` with a state notes an end itself."""
         self._file.write(lambda connection: _set_attempts(connection, "0", source, frame_id))
+
+    def interrupted(self) -> set[tuple[str, str]]:
+        """Return source and id, as `storable` writes it, of frames whose analysis began and never ended.
+
+        To be asked once a run, before anything is begun. Where they are several it is not known which of them the
+        process died of, so that this death counts against none.
+        """
+
+        def work(connection: sqlite3.Connection) -> set[tuple[str, str]]:
+            rows = connection.execute("SELECT source, frame_id FROM frames WHERE attempts > 0").fetchall()
+            if len(rows) > 1:
+                connection.execute("UPDATE frames SET attempts = attempts - 1 WHERE attempts > 0")
+            return set(rows)
+
+        return self._file.write(work)
+
+    def forget(self, source: str, frame_id: str) -> None:
+        """Note that a frame was given up for a newer one: if it has no result, it is as if it had never come."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _set_attempts(connection, "0", source, frame_id)
+            connection.execute(
+                "DELETE FROM frames WHERE source = ? AND frame_id = ? AND state = 'received'",
+                (source, storable(frame_id)),
+            )
+
+        self._file.write(work)
 
     def attempts(self, source: str, frame_id: str) -> int:
         """Return how often the analysis of a frame began and never ended."""
@@ -233,7 +260,7 @@ def _post(
     if frame is not None and state is not None:
         source, frame_id = frame
         done_at = None if state == "received" else now
-        error = _storable(str(header.get("error"))) if state == "failed" else None
+        error = storable(str(header.get("error"))) if state == "failed" else None
         # A frame that is not there was received by a file that was since lost.
         connection.execute(
             "INSERT INTO frames (source, frame_id, origin, state, received_at, done_at, error) "
@@ -242,8 +269,8 @@ def _post(
             "DO UPDATE SET state = :state, attempts = 0, done_at = :done_at, error = :error",
             {
                 "source": source,
-                "frame_id": _storable(frame_id),
-                "origin": _storable(str(header.get("origin", ""))),
+                "frame_id": storable(frame_id),
+                "origin": storable(str(header.get("origin", ""))),
                 "state": state,
                 "now": now,
                 "done_at": done_at,
@@ -255,12 +282,12 @@ def _post(
 
 def _set_attempts(connection: sqlite3.Connection, expression: str, source: str, frame_id: str) -> None:
     query = f"UPDATE frames SET attempts = {expression} WHERE source = ? AND frame_id = ?"
-    connection.execute(query, (source, _storable(frame_id)))
+    connection.execute(query, (source, storable(frame_id)))
 
 
 def _frame(connection: sqlite3.Connection, column: str, source: str, frame_id: str) -> Any:
     query = f"SELECT {column} FROM frames WHERE source = ? AND frame_id = ?"
-    return _value(connection, query, source, _storable(frame_id))
+    return _value(connection, query, source, storable(frame_id))
 
 
 def _newest(connection: sqlite3.Connection, topic: str) -> int:
@@ -282,6 +309,6 @@ def _value(connection: sqlite3.Connection, query: str, *arguments: str) -> Any:
     return row[0] if row else None
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """Write what is not Unicode, as in some names of files, as an escape: SQLite takes none of it."""
     return text.encode(errors="backslashreplace").decode()

@@ -12,11 +12,11 @@ from pathlib import Path, PurePosixPath
 from threading import Lock
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet
 
-from daemon.atoms import header_of, with_header, write_csv, write_parquet
+from daemon.atoms import header_of, read_parquet, write_csv, write_parquet
 from daemon.errors import ConfigurationError
-from daemon.publish.header import result_header
 from daemon.publish.overlay import draw_overlay
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
@@ -59,11 +59,10 @@ class FilePublisher:
                 f"Results cannot be written to {directory}: {error.strerror}; name another folder."
             ) from error
 
-    def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
-        """Write the atom table as CSV and Parquet; return the stem that its files share."""
+    def write_tables(self, arrival: Arrival, table: pa.Table) -> Path:
+        """Write an atom table, with its header, as CSV and Parquet; return the stem that its files share."""
         stem = self._stem_for(arrival.subject.name, arrival)
         stem.parent.mkdir(parents=True, exist_ok=True)
-        table = with_header(recognition.table, result_header(arrival, recognition))
         with replacing(_named(stem, ".atoms.csv")) as temporary:
             write_csv(table, temporary)
         # An overlay of earlier atoms must never stand beside these.
@@ -98,8 +97,12 @@ class FilePublisher:
             and _tabled_at(stem) >= arrival.described_at
         )
 
-    def has_newer_results(self, source: str, file: Path, folder: PurePosixPath, changed_at: float) -> bool:
-        """Whether a file of one frame has all its files, without reading it.
+    def read_table(self, arrival: Arrival) -> pa.Table:
+        """Return the table that was written for a frame or series."""
+        return read_parquet(_named(self._stem_for(arrival.subject.name, arrival), ".atoms.parquet"))
+
+    def newer_result(self, source: str, file: Path, folder: PurePosixPath, changed_at: float) -> str | None:
+        """Return the id of the frame in a file of one, without reading it; None where not all its results are there.
 
         Args:
             source: Name of the source.
@@ -109,9 +112,11 @@ class FilePublisher:
         """
         try:
             stem = self._free_stem(file.stem, folder, source, str(file.resolve()))
-            return self._is_complete(stem) and _tabled_at(stem) >= changed_at
+            if not self._is_complete(stem) or _tabled_at(stem) < changed_at:
+                return None
+            return (_header(stem) or {}).get("frame_id")
         except OSError:  # the results are out of reach, so the frame must not count as done
-            return False
+            return None
 
     def _stem_for(self, name: str, arrival: Arrival) -> Path:
         return self._free_stem(name, arrival.folder, arrival.source, arrival.origin)

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from daemon.atoms import counts_by_species
+import pyarrow as pa
+
+from daemon.atoms import counts_by_species, with_header
 from daemon.frames import Average, FocalSeries
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
@@ -43,6 +45,11 @@ def result_header(arrival: Arrival, recognition: Recognition) -> dict[str, Any]:
         "series": _describe(series) if series else None,
         "average": _describe_average(frame.average) if frame.average else None,
     }
+
+
+def result_table(arrival: Arrival, recognition: Recognition) -> pa.Table:
+    """Return the atom table with its header, as it is written and sent."""
+    return with_header(recognition.table, result_header(arrival, recognition))
 
 
 def event_header(source: str, what: Mapping[str, Any]) -> dict[str, Any]:

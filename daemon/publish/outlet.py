@@ -10,13 +10,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from daemon.atoms import to_stream, with_header
+import pyarrow as pa
+
+from daemon.atoms import header_of, to_stream
 from daemon.errors import FrameError
 from daemon.frames import FocalSeries
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, Message, storable
 from daemon.protocol import ATOMS, EVENT, OVERLAY, topic_of
 from daemon.publish.files import OVERLAY_SUFFIX, FilePublisher
-from daemon.publish.header import event_header, result_header
+from daemon.publish.header import event_header, result_table
 from daemon.publish.overlay_replay import overlay_header
 from daemon.publish.zeromq import ZeroMQPublisher
 from daemon.recognition.recogniser import Recognition
@@ -50,6 +52,16 @@ class Outlet:
         self._broadcast = broadcast
         self._finish = finish or {}
         self._begun: set[tuple[str, str]] = set()
+        self._suspects = ledger.interrupted()
+
+    @property
+    def begun(self) -> set[tuple[str, str]]:
+        """Source and id of frames of which the analysis began and did not end."""
+        return self._begun.copy()
+
+    def is_suspect(self, arrival: Arrival) -> bool:
+        """Whether an earlier process may have died of this frame, so that it should go its way alone."""
+        return (arrival.source, storable(arrival.subject.frame_id)) in self._suspects
 
     def is_published(self, arrival: Arrival) -> bool:
         """Note a frame or series; return whether it was published in an earlier run, and was only sent once more."""
@@ -83,23 +95,26 @@ class Outlet:
             with suppress(OSError):  # at worst it counts as begun once more
                 self._ledger.end(*frame)
 
+    def has_results(self, arrival: Arrival) -> bool:
+        """Whether the result files of this very frame or series are there.
+
+        Those that were never numbered, because the process died or the ledger is another one, are published now.
+        """
+        if not self.files.has_results(arrival):
+            return False
+        if self._ledger.state(arrival.source, arrival.subject.frame_id) == "received":
+            self._number(arrival, self.files.read_table(arrival))
+        return True
+
     def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
         """Publish an atom table; return the stem that its files share.
 
         Raises:
             OSError: It cannot be written.
         """
-        stem = self.files.write_tables(arrival, recognition)
-        header = result_header(arrival, recognition)
-        table = with_header(recognition.table, header)
-        self._post(
-            topic_of(ATOMS, arrival.source),
-            header,
-            to_stream(table),
-            frame=(arrival.source, arrival.subject.frame_id),
-            state="published",
-        )
-        self._forget(arrival)
+        table = result_table(arrival, recognition)
+        stem = self.files.write_tables(arrival, table)
+        self._number(arrival, table)
         return stem
 
     def write_overlay(self, stem: Path, recognition: Recognition) -> None:
@@ -120,22 +135,38 @@ class Outlet:
         """
         self.files.write_event(failure.source, failure.origin, sentence)
         header = event_header(failure.source, {"origin": failure.origin, "error": sentence})
+        topic = topic_of(EVENT, failure.source)
         if arrival is None:
-            self._post(topic_of(EVENT, failure.source), header, b"")
+            self._settle(self._ledger.post(topic, header, b""))
             return
         frame_id = arrival.subject.frame_id
         named = header | {"frame_id": frame_id}
-        self._post(topic_of(EVENT, failure.source), named, b"", frame=(failure.source, frame_id), state="failed")
-        self._forget(arrival)
+        message = self._ledger.post(topic, named, b"", frame=(failure.source, frame_id), state="failed")
+        self._settle(message, arrival)
 
     def write_alert(self, source: str, what: Mapping[str, Any]) -> None:
         """Publish an event that an acquisition script may act on."""
-        self._post(topic_of(EVENT, source), event_header(source, what), b"")
+        self._settle(self._ledger.post(topic_of(EVENT, source), event_header(source, what), b""))
 
-    def _post(self, topic: str, header: Mapping[str, Any], payload: bytes, **of_frame: Any) -> None:
-        message = self._ledger.post(topic, header, payload, **of_frame)
-        if self._broadcast is not None:
-            self._broadcast.send(message)
+    def drop(self, arrival: Arrival) -> None:
+        """Forget a frame that was begun, and given up for a newer one."""
+        self._forget(arrival)
+        self._ledger.forget(arrival.source, arrival.subject.frame_id)
+
+    def _number(self, arrival: Arrival, table: pa.Table) -> None:
+        topic, frame = topic_of(ATOMS, arrival.source), (arrival.source, arrival.subject.frame_id)
+        message = self._ledger.post(topic, header_of(table), to_stream(table), frame=frame, state="published")
+        self._settle(message, arrival)
+
+    def _settle(self, message: Message, arrival: Arrival | None = None) -> None:
+        """Send what the ledger has numbered; whatever fails here, it stays published and is not published again."""
+        try:
+            if self._broadcast is not None:
+                self._broadcast.send(message)
+            if arrival is not None:
+                self._forget(arrival)
+        except Exception:
+            log.exception("%s: result %d is published, and what follows failed", message.topic, message.sequence)
 
     def _forget(self, arrival: Arrival) -> None:
         self._begun.discard((arrival.source, arrival.subject.frame_id))

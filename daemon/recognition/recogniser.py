@@ -1,4 +1,7 @@
-"""Frame or focal series in, atom table out."""
+"""Frame or focal series in, atom table out: in three stages, or all at once.
+
+While one frame is in the engine, the next may be prepared and the one before decoded, each in a thread of its own.
+"""
 
 import time
 from collections.abc import Iterator
@@ -7,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from daemon.errors import CalibrationError, FrameError, ModelError
 from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
@@ -21,12 +25,47 @@ from daemon.recognition.series_input import prepare_series
 from daemon.recognition.tabulate import tabulate
 from daemon.recognition.tiling import TILE_PIXELS, run_tiled
 from daemon.series.alignment import measure_drift
+from daemon.series.triplets import choice_made
 
 LOWEST_RAW_PROBABILITY = 0.02
 """Candidates below this are dropped before calibration; no calibration lifts them to anything of use."""
 
 MAX_INPUT_PIXELS = 16384**2
 """Of the network's input: a gigabyte before the first layer."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What the engine needs of a frame or focal series.
+
+    Attributes:
+        subject: What is analysed, a series with its drift.
+        calibration: The pixel size used: the frame's own, or one estimated from its lattice.
+        network_input: The network's input, and the way back to the acquired frame.
+        warnings: See `Recognition`.
+        latency_ms: See `Recognition`.
+    """
+
+    subject: Frame | FocalSeries
+    calibration: Calibration
+    network_input: PreparedFrame
+    warnings: list[str]
+    latency_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Inferred:
+    """What the network says of a frame or focal series.
+
+    Attributes:
+        prepared: What it was asked.
+        heads: Its answer, shape (channels, rows, columns).
+        latency_ms: See `Recognition`.
+    """
+
+    prepared: Prepared
+    heads: NDArray[np.float32]
+    latency_ms: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -38,7 +77,8 @@ class Recognition:
         calibration: The pixel size used: the frame's own, or one estimated from its lattice.
         table: The atom table (see `daemon.atoms`).
         warnings: Sentences for the operator: why these atoms may deserve less trust than their probabilities say.
-        latency_ms: Milliseconds by stage: `align` (of a series), `prepare`, `infer`, `decode`.
+        latency_ms: Milliseconds by stage: `align` (of a series), `prepare`, `infer`, `decode`; in the daemon `wait`,
+            before and between them, too.
         model: Name of the model.
         model_sha256: Hash of its network.
         backend: Engine, device and precision, such as `openvino CPU bf16`.
@@ -65,7 +105,7 @@ class Recognition:
 
 
 class Recogniser:
-    """A model, ready to run. Not to be used by two threads at once.
+    """A model, ready to run. Its engine takes one frame at a time; the other two stages may go on beside it.
 
     Args:
         package: The model.
@@ -109,23 +149,62 @@ class Recogniser:
             CalibrationError: It has no pixel size and its lattice does not tell one.
             BackendError: The engine failed.
         """
+        return self.decode(self.infer(self.prepare(subject)))
+
+    def prepare(self, subject: Frame | FocalSeries) -> Prepared:
+        """Align a series, and bring frames to the network's sampling and contrast; any thread may.
+
+        Raises:
+            HrtemdError: See `recognise`.
+        """
         self._check_kind(subject)
         latency_ms: dict[str, float] = {}
         frame = subject.reference if isinstance(subject, FocalSeries) else subject
+        warnings: list[str] = []
         with _timed(latency_ms, "prepare"):
             calibration = frame.calibration or self._estimate(frame)
             _check_size(frame.pixels.shape, calibration.pixel_size_angstrom, self.manifest)
-        warnings: list[str] = []
         if isinstance(subject, FocalSeries):
             with _timed(latency_ms, "align"):
-                subject, warnings = _aligned(subject, calibration.pixel_size_angstrom)
-        peaks = self._find(subject, calibration.pixel_size_angstrom, latency_ms)
+                warnings += choice_made(subject)
+                subject, doubts = _aligned(subject, calibration.pixel_size_angstrom)
+                warnings += doubts
+        elif subject.average:
+            warnings += subject.average.warnings
+        with _timed(latency_ms, "prepare"):
+            network_input = self._network_input(subject, calibration.pixel_size_angstrom)
+        return Prepared(subject, calibration, network_input, warnings, latency_ms)
+
+    def infer(self, prepared: Prepared) -> Inferred:
+        """Ask the network; by one thread at a time.
+
+        Raises:
+            BackendError: The engine failed.
+        """
+        latency_ms = dict(prepared.latency_ms)
+        manifest = self.manifest
+        with _timed(latency_ms, "infer"):
+            heads = run_tiled(
+                self._session,
+                prepared.network_input.image,
+                manifest.stride,
+                manifest.input_multiple,
+                manifest.receptive_field_pixels,
+                self._tile_pixels,
+            )
+        return Inferred(prepared, heads, latency_ms)
+
+    def decode(self, inferred: Inferred) -> Recognition:
+        """Make an atom table of the network's answer, and judge it; any thread may."""
+        latency_ms = dict(inferred.latency_ms)
+        prepared = inferred.prepared
+        subject, calibration = prepared.subject, prepared.calibration
         with _timed(latency_ms, "decode"):
-            peaks = calibrate(peaks, calibration.pixel_size_angstrom, self.manifest)
+            peaks = calibrate(self._find(inferred), calibration.pixel_size_angstrom, self.manifest)
             table = tabulate(peaks, calibration.pixel_size_angstrom, self.manifest)
-            warnings = warnings + judge(subject, calibration, peaks, self.manifest)
+            warnings = prepared.warnings + judge(subject, calibration, peaks, self.manifest)
         return Recognition(
-            frame=frame,
+            frame=subject.reference if isinstance(subject, FocalSeries) else subject,
             calibration=calibration,
             table=table,
             peaks=peaks,
@@ -160,29 +239,17 @@ class Recogniser:
             )
         return Calibration(estimate_graphene_pixel_size(frame.pixels), CalibrationSource.ESTIMATED)
 
-    def _find(self, subject: Frame | FocalSeries, pixel_size_angstrom: float, latency_ms: dict[str, float]) -> Peaks:
+    def _find(self, inferred: Inferred) -> Peaks:
         """Peaks, positions and sigma in acquired pixels, before calibration."""
-        manifest = self.manifest
-        with _timed(latency_ms, "prepare"):
-            prepared = self._prepare(subject, pixel_size_angstrom)
-        with _timed(latency_ms, "infer"):
-            heads = run_tiled(
-                self._session,
-                prepared.image,
-                manifest.stride,
-                manifest.input_multiple,
-                manifest.receptive_field_pixels,
-                self._tile_pixels,
-            )
-        with _timed(latency_ms, "decode"):
-            peaks = find_peaks(heads, manifest.stride, LOWEST_RAW_PROBABILITY, manifest.deepest_column)
-            return replace(
-                peaks,
-                positions=prepared.to_acquired(peaks.positions).astype(np.float32),
-                sigma=peaks.sigma * np.float32(np.mean(prepared.scale)),
-            )
+        manifest, network_input = self.manifest, inferred.prepared.network_input
+        peaks = find_peaks(inferred.heads, manifest.stride, LOWEST_RAW_PROBABILITY, manifest.deepest_column)
+        return replace(
+            peaks,
+            positions=network_input.to_acquired(peaks.positions).astype(np.float32),
+            sigma=peaks.sigma * np.float32(np.mean(network_input.scale)),
+        )
 
-    def _prepare(self, subject: Frame | FocalSeries, pixel_size_angstrom: float) -> PreparedFrame:
+    def _network_input(self, subject: Frame | FocalSeries, pixel_size_angstrom: float) -> PreparedFrame:
         sampling_angstrom = self.manifest.sampling_angstrom
         if isinstance(subject, Frame):
             return prepare(subject.pixels, pixel_size_angstrom, sampling_angstrom)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from daemon import drawing, pipeline
+from daemon import drawing, stage
 from daemon.drops import Drops
 from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
 from daemon.inbox import Policy
@@ -84,7 +84,7 @@ def test_frames_wait_for_a_disk_that_is_full_and_none_is_lost(
     run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(pipeline, "_SHORTEST_HOLD_SECONDS", 0.02)
+    monkeypatch.setattr(stage, "_SHORTEST_HOLD_SECONDS", 0.02)
     full = Event()
     full.set()
     attempts = []

@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from daemon.atoms import from_stream, header_of
 from daemon.errors import FrameError
 from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
 from daemon.ledger import Ledger, LedgerLimits, read_history
 from daemon.publish.files import FilePublisher
+from daemon.publish.header import result_table
 from daemon.publish.outlet import MOST_ATTEMPTS, Outlet
 from daemon.recognition.package import find_model
 from daemon.recognition.recogniser import Recogniser
@@ -85,3 +87,26 @@ def test_a_result_that_could_not_be_numbered_is_published_once_when_it_can(
     assert [message.sequence for message in ledger.after("atoms/camera", 0)] == [1]
     assert publishing.is_published(frame)
     assert len(list((tmp_path / "results").glob("*.parquet"))) == 1
+
+
+def test_files_that_were_written_and_not_numbered_are_published_once_without_being_analysed_again(
+    tmp_path: Path, ledger: Ledger, blob_model: Path
+) -> None:
+    frame, finished = arrival(), list[str]()
+    recognition = Recogniser(find_model(str(blob_model)), "onnxruntime").recognise(frame.subject)
+    dying = outlet(tmp_path, ledger)
+    assert not dying.is_published(frame)
+    dying.begin(frame)
+    table = result_table(frame, recognition)
+    dying.files.write_tables(frame, table)  # and there it dies
+
+    for _ in range(2):
+        living = outlet(tmp_path, ledger, finished)
+        living.is_published(frame)
+        assert living.has_results(frame)
+
+    (message,) = ledger.after("atoms/camera", 0)
+    assert from_stream(message.payload).equals(table)
+    assert header_of(table).items() <= message.header.items()
+    assert finished[0] == frame.subject.frame_id
+    assert ledger.state("camera", frame.subject.frame_id) == "published"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
@@ -17,6 +18,7 @@ from daemon.atoms import atom_table, header_of, read_parquet
 from daemon.errors import ConfigurationError
 from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
 from daemon.publish.files import FilePublisher, replacing, safe_name
+from daemon.publish.header import result_table
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
 
@@ -37,6 +39,10 @@ def recognition_of(arrival: Arrival) -> Recognition:
     )
 
 
+def table_of(arrival: Arrival) -> pa.Table:
+    return result_table(arrival, recognition_of(arrival))
+
+
 @pytest.fixture
 def publisher(tmp_path: Path) -> FilePublisher:
     return FilePublisher(tmp_path / "results", overlays=True)
@@ -44,7 +50,7 @@ def publisher(tmp_path: Path) -> FilePublisher:
 
 def publish(publisher: FilePublisher, arrival: Arrival) -> str:
     recognition = recognition_of(arrival)
-    stem = publisher.write_tables(arrival, recognition)
+    stem = publisher.write_tables(arrival, result_table(arrival, recognition))
     publisher.write_overlay(stem, recognition)
     return stem.relative_to(publisher.directory).as_posix()
 
@@ -92,8 +98,8 @@ def test_results_are_known_again_by_a_later_run(publisher: FilePublisher) -> Non
 def test_results_older_than_their_sidecar_are_not_complete(publisher: FilePublisher) -> None:
     arrival, origin = arrival_of("frame"), Path("/data/frame.tif")
     publish(publisher, arrival)
-    assert publisher.has_newer_results("camera", origin, PurePosixPath(), changed_at=1.0)
-    assert not publisher.has_newer_results("camera", origin, PurePosixPath(), changed_at=4e9)
+    assert publisher.newer_result("camera", origin, PurePosixPath(), changed_at=1.0) == arrival.subject.frame_id
+    assert not publisher.newer_result("camera", origin, PurePosixPath(), changed_at=4e9)
     assert publisher.has_results(replace(arrival, described_at=1.0))
     assert not publisher.has_results(replace(arrival, described_at=4e9))
 
@@ -129,13 +135,13 @@ def test_a_failing_disk_is_not_taken_for_a_damaged_table(
     monkeypatch.setattr("pyarrow.parquet.read_schema", fail)
     with pytest.raises(OSError, match="Input/output error"):
         publish(publisher, arrival)
-    assert not publisher.has_newer_results("camera", Path(arrival.origin), PurePosixPath(), 0.0)
+    assert not publisher.newer_result("camera", Path(arrival.origin), PurePosixPath(), 0.0)
 
 
 def test_new_atoms_never_stand_beside_an_old_overlay(publisher: FilePublisher) -> None:
     arrival = arrival_of("frame")
     publish(publisher, arrival)
-    publisher.write_tables(arrival, recognition_of(arrival))
+    publisher.write_tables(arrival, table_of(arrival))
     assert not (publisher.directory / "frame.overlay.png").exists()
 
 
@@ -151,10 +157,10 @@ def test_each_namesake_is_opened_once(publisher: FilePublisher, monkeypatch: pyt
     opened = []
     read_schema = pyarrow.parquet.read_schema
     monkeypatch.setattr("pyarrow.parquet.read_schema", lambda path: opened.append(path) or read_schema(path))
-    stems = [publisher.write_tables(arrival, recognition_of(arrival)).name for arrival in namesakes]
+    stems = [publisher.write_tables(arrival, table_of(arrival)).name for arrival in namesakes]
     assert stems == ["frame", *(f"frame-{number}" for number in range(2, 13))]
     later = FilePublisher(publisher.directory, overlays=True)
-    assert [later.write_tables(arrival, recognition_of(arrival)).name for arrival in namesakes] == stems
+    assert [later.write_tables(arrival, table_of(arrival)).name for arrival in namesakes] == stems
     assert len(opened) < 6 * len(namesakes)
 
 

@@ -3,14 +3,17 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from time import monotonic, sleep
 
 import pytest
 
 from daemon.atoms import read_parquet
+from daemon.ledger import read_history
 from daemon.sources.directory_simulator import rename_in, write_in_pieces
 
 WriteFrame = Callable[..., Path]
@@ -53,6 +56,10 @@ class Daemon:
     def count(self, stem: str) -> int:
         rows: int = read_parquet(self.results / f"{stem}.atoms.parquet").num_rows
         return rows
+
+    def state_of(self, stem: str) -> str | None:
+        entries = read_history(self.results / "ledger.sqlite", source=None, state=None, since=None, limit=100)
+        return next((entry.state for entry in entries if Path(entry.origin).stem == stem), None)
 
     def stop(self, request: int = signal.SIGTERM) -> int:
         assert self._process
@@ -155,3 +162,25 @@ def test_stopping_leaves_no_half_result_and_the_next_start_finishes(daemon: Daem
     assert daemon.stop() == 0
     assert [daemon.count(stem) for stem in stems] == list(range(1, 31))
     assert f"stopped: {len(stems) - len(done)} analysed" in daemon.log.read_text()
+
+
+def test_results_that_a_dying_daemon_wrote_and_did_not_number_are_published_by_the_next(
+    daemon: Daemon, write_frame: WriteFrame
+) -> None:
+    daemon.configure(top="[publish.files]\noverlays = false")
+    write_frame(daemon.incoming / "frame.npy", blobs=3)
+    ledger = daemon.results / "ledger.sqlite"
+
+    def run_until_published() -> None:
+        daemon.start()
+        daemon.wait_for(lambda: daemon.state_of("frame") == "published")
+        assert daemon.stop() == 0
+
+    run_until_published()
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("DELETE FROM messages")
+        connection.execute("UPDATE frames SET state = 'received', done_at = NULL")
+    run_until_published()
+    assert "stopped: 0 analysed" in daemon.log.read_text()
+    with closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("SELECT topic FROM messages").fetchall() == [("atoms/camera",)]
