@@ -163,7 +163,8 @@ def _prepared(settings: SourceSettings, source: Source, manifest: Manifest, drop
     """Have frames grouped for a model that takes focal series, or averaged where that is wanted."""
     if manifest.input_frames > 1:
         rules = rules_for("live", settings.series_pattern)
-        grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds)
+        finish = source.finished if isinstance(source, ZeroMQSource) else None
+        grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds, finish)
         return GroupedSource(source, grouping)
     if settings.average_frames > 1:
         return AveragedSource(source, settings.average_frames, settings.average_weights, drops)

@@ -171,6 +171,5 @@ class Outlet:
     def _forget(self, arrival: Arrival) -> None:
         self._begun.discard((arrival.source, arrival.subject.frame_id))
         if finish := self._finish.get(arrival.source):
-            subject = arrival.subject
-            for frame in subject.frames if isinstance(subject, FocalSeries) else (subject,):
-                finish(frame.frame_id)
+            for frame_id in arrival.frame_ids:
+                finish(frame_id)

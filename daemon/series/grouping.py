@@ -9,7 +9,7 @@ of it came for some time, or when too many series are open.
 """
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -53,16 +53,25 @@ class Grouping:
         ranges: What the model was trained for; of a longer series, decides which three frames are analysed.
         drops: Counts the frames that end in no series.
         timeout_seconds: A series to which nothing was added for so long is given up.
+        finish: Called with the id of each frame that ends in no series, once it was made known why.
     """
 
     def __init__(
-        self, source: str, rules: Sequence[Rule], ranges: StatedRanges, drops: Drops, timeout_seconds: float = math.inf
+        self,
+        source: str,
+        rules: Sequence[Rule],
+        ranges: StatedRanges,
+        drops: Drops,
+        timeout_seconds: float = math.inf,
+        finish: Callable[[str], None] | None = None,
     ) -> None:
         self._source = source
         self._rules = rules
         self._ranges = ranges
         self._drops = drops
         self._timeout_seconds = timeout_seconds
+        self._finish = finish
+        self._given_up: list[str] = []
         self._open: dict[Key, OpenSeries] = {}
         """The one that was added to last stands last."""
         self._ended: dict[Key, dict[Label, Hashable]] = {}
@@ -86,6 +95,7 @@ class Grouping:
             elif arrival:
                 yield from self.add(arrival)
             yield from self._give_up_overdue()
+            self._finish_given_up()
             listening_since = monotonic()
 
     def add(self, arrival: Arrival) -> Iterator[Arrival | Failure]:
@@ -95,6 +105,7 @@ class Grouping:
             membership = self._membership(frame, arrival)
         except FrameError as error:
             self._drops.add(self._source, UNPLACED)
+            self._given_up += arrival.frame_ids
             yield Failure(self._source, arrival.origin, error)
             return
         key, label = membership.key, content_of(frame) if membership.place is None else membership.place
@@ -115,6 +126,8 @@ class Grouping:
             yield self._retaken(earlier, arrival, series)
         elif earlier and identity_of(frame_of(earlier)) == identity_of(frame):
             self._drops.add(self._source, DUPLICATE)
+            if earlier.frame_ids != arrival.frame_ids:
+                self._given_up += earlier.frame_ids
         if key[0] == _CYCLE:
             yield from self._cut_cycle(series)
         if series.is_complete:
@@ -125,6 +138,14 @@ class Grouping:
         """Give up what is incomplete: no more frames will come."""
         for key in list(self._open):
             yield self._give_up(key, INCOMPLETE, "nothing more will come")
+        self._finish_given_up()
+
+    def _finish_given_up(self) -> None:
+        """Finish frames of which the failures were taken, so that a crash before that loses none silently."""
+        if self._finish:
+            for frame_id in self._given_up:
+                self._finish(frame_id)
+        self._given_up.clear()
 
     def _membership(self, frame: Frame, arrival: Arrival) -> Membership:
         told = (rule(frame, arrival.origin) for rule in self._rules)
@@ -157,15 +178,17 @@ class Grouping:
                 f"{FRAMES} frames were there, so {arrivals[0].subject.name} is not analysed. Series that are no such "
                 "cycles need a `series_id`, or a `series_pattern` in config.toml."
             )
-            yield self._failure(arrivals[0], CUT_OFF, sentence)
+            yield self._failure(arrivals[:1], CUT_OFF, sentence)
 
     def _complete(self, key: Key) -> Arrival | Failure:
         series = self._open.pop(key)
         self._remember(key, series.identities())
         arrivals = series.in_order()
+        members = [frame_id for arrival in arrivals for frame_id in arrival.frame_ids]
         try:
             subject = focal_series(series.frames(), self._source, series.name, self._ranges)
         except FrameError as error:
+            self._given_up += members
             return Failure(self._source, arrivals[0].origin, error)
         return Arrival(
             source=self._source,
@@ -175,6 +198,7 @@ class Grouping:
             folder=arrivals[0].folder,
             resumed=any(arrival.resumed for arrival in arrivals),
             described_at=max(arrival.described_at for arrival in arrivals),
+            members=tuple(members),
         )
 
     def _remember(self, key: Key, identities: dict[Label, Hashable]) -> None:
@@ -186,6 +210,7 @@ class Grouping:
     def _refuse(self, arrival: Arrival, membership: Membership) -> Iterator[Failure]:
         """Say once that a series is too long."""
         self._drops.add(self._source, TOO_LONG)
+        self._given_up += arrival.frame_ids
         if membership.key not in self._ended:
             sentence = (
                 f"The series {membership.name} has {membership.length} frames, more than the {LONGEST_SERIES} of which "
@@ -217,18 +242,19 @@ class Grouping:
         )
         if series.given_name and key in self._ended:
             sentence += f" {FRAMES} frames of this series came before; a longer one must give its `series_length`."
-        return self._failure(arrivals[0], why, sentence, len(arrivals))
+        return self._failure(arrivals, why, sentence)
 
     def _retaken(self, earlier: Arrival, later: Arrival, series: OpenSeries) -> Failure:
         sentence = (
             f"{earlier.subject.name} was taken again before the series {series.name} was complete; "
             f"{later.subject.name} ({Path(later.origin).name}) takes its place."
         )
-        return self._failure(earlier, RETAKEN, sentence)
+        return self._failure([earlier], RETAKEN, sentence)
 
-    def _failure(self, arrival: Arrival, why: str, sentence: str, frames: int = 1) -> Failure:
-        self._drops.add(self._source, why, frames)
-        return Failure(self._source, arrival.origin, FrameError(sentence))
+    def _failure(self, arrivals: Sequence[Arrival], why: str, sentence: str) -> Failure:
+        self._drops.add(self._source, why, len(arrivals))
+        self._given_up += [frame_id for arrival in arrivals for frame_id in arrival.frame_ids]
+        return Failure(self._source, arrivals[0].origin, FrameError(sentence))
 
 
 class GroupedSource:

@@ -25,6 +25,7 @@ class Arrival:
         folder: Folder below the results directory that its results belong in.
         resumed: It was there before the daemon started, and may have results already.
         described_at: When its sidecar changed, in seconds since 1970; 0 where it has none.
+        members: Ids of all frames of a focal series, those included that were not chosen; empty for a frame.
     """
 
     source: str
@@ -34,6 +35,12 @@ class Arrival:
     folder: PurePosixPath = TOP
     resumed: bool = False
     described_at: float = 0.0
+    members: tuple[str, ...] = ()
+
+    @property
+    def frame_ids(self) -> tuple[str, ...]:
+        """Ids of the frames that are finished when this is."""
+        return self.members or (self.subject.frame_id,)
 
 
 @dataclass(frozen=True)

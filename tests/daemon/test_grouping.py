@@ -41,7 +41,8 @@ class Groups:
 
     def __init__(self, rules: str = "live", pattern: str | None = None) -> None:
         self.drops = Drops()
-        self.grouping = Grouping("camera", rules_for(rules, pattern), RANGES, self.drops)
+        self.finished: list[str] = []
+        self.grouping = Grouping("camera", rules_for(rules, pattern), RANGES, self.drops, finish=self.finished.append)
         self.outcomes: list[Arrival | Failure] = []
 
     def add(self, *frames: Frame, folder: str = "/data", resumed: bool = False) -> "Groups":
@@ -106,6 +107,8 @@ def test_any_order_and_repetition_gives_each_complete_series_once(data: st.DataO
     assert len(groups.sentences) == len(begun - complete)
     assert all("is incomplete" in sentence for sentence in groups.sentences)
     assert groups.counts.get(DUPLICATE, 0) == len(again)
+    taken = [frame_id for outcome in groups.outcomes if isinstance(outcome, Arrival) for frame_id in outcome.frame_ids]
+    assert sorted(taken + groups.finished) == sorted(frame.frame_id for frame in there), "each frame is finished once"
 
 
 def test_what_is_missing_is_named() -> None:
@@ -419,3 +422,20 @@ def test_a_source_that_ends_by_itself_leaves_no_series_unexplained() -> None:
     assert torn.origin == "torn.tif"
     assert isinstance(incomplete, Failure)
     assert "sheet is incomplete" in str(incomplete.error)
+
+
+def test_frames_that_end_in_no_series_are_finished_once_it_was_said_why() -> None:
+    first, second, third = series_of_ids("sheet")
+    unplaced = focal_frame("lonely", defocus_angstrom=None)
+    too_long = series_of_ids("long", 40, [-160 + 4 * index for index in range(40)])[0]
+    retaken = replace(first, frame_id=first.frame_id + "0")
+    finished = list[str]()
+    grouping_ = Grouping("camera", rules_for("live", None), RANGES, Drops(), finish=finished.append)
+    outcomes = grouping_.group(map(arriving, (first, retaken, unplaced, too_long, second, third)))
+    for frame in (first, unplaced, too_long):
+        assert isinstance(next(outcomes), Failure)
+        assert frame.frame_id not in finished
+    (series,) = outcomes
+    assert isinstance(series, Arrival)
+    assert finished == [frame.frame_id for frame in (first, unplaced, too_long)]
+    assert series.frame_ids == tuple(frame.frame_id for frame in (retaken, second, third))

@@ -13,6 +13,7 @@ import pytest
 from daemon.client import Atoms, Client, Event
 from daemon.keys import make_keys
 from daemon.ledger import read_history
+from daemon.sources.spool import Spool
 
 WriteFrame = Callable[..., Path]
 PATIENCE_SECONDS = 120.0  # the machine may be busy
@@ -175,3 +176,20 @@ def test_an_alert_reaches_who_listens(live: Live, tmp_path: Path, write_frame: W
         event = next(iter(client))
     assert event.header["alert"] == "signal"
     assert "signal is too low" in event.sentence
+
+
+def test_frames_that_end_in_no_series_leave_the_spool_once_it_was_said_why(
+    tmp_path: Path, hrtemd_path: Path, blob_triplet_model: Path, write_frame: WriteFrame
+) -> None:
+    live = Live(tmp_path, hrtemd_path, blob_triplet_model)
+    session = write_session(tmp_path / "session", write_frame, 3, 8)  # of no series, and without a defocus
+    try:
+        live.start()
+        live.replay(session, "--format", "array-1.0")
+        with live.client(Event) as client:
+            sentences = [event.sentence for event in islice(client, 2)]
+        assert live.end() == 0
+    finally:
+        live.end(signal.SIGKILL)
+    assert all("belongs to no series" in sentence for sentence in sentences)
+    assert [stored.is_finished for stored in Spool(tmp_path / "spool" / "camera", 2**30).stored()] == [True, True]
