@@ -19,7 +19,8 @@ from typing import Any
 from daemon.alerts import Alert, AlertWatch
 from daemon.drawing import Drawing
 from daemon.drops import Drops
-from daemon.errors import beginning_with_file, explain, is_foreseen
+from daemon.errors import FrameError, beginning_with_file, explain, is_foreseen
+from daemon.event_limit import WITHHELD, EventLimit, Origin
 from daemon.frames import FocalSeries, Frame
 from daemon.inbox import Inbox, Job, Policy
 from daemon.publish.outlet import Outlet
@@ -76,7 +77,9 @@ class Pipeline:
         self._sent_once = sent_once
         self._on_end = on_end
         self._stop = Event()
+        self._drops = drops
         self._reporting = Lock()
+        self._limit = EventLimit(self._tell_of_withheld)
         self._drawing = Drawing(outlet, policies, drops, self._report)
         self._alone: tuple[str, str] | None = None
         changed = Condition()
@@ -113,6 +116,7 @@ class Pipeline:
             thread.join(_SECONDS_FOR_A_SOURCE_TO_STOP)
             if thread.is_alive():
                 log.warning("%s: did not stop reading in time, and is left behind", thread.name)
+        self._limit.close()
 
     def waiting(self) -> dict[str, dict[str, int]]:
         """Return how many frames wait, by stage and source."""
@@ -219,10 +223,20 @@ class Pipeline:
     def _report(self, failure: Failure, arrival: Arrival | None = None) -> None:
         """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
         sentence = explain(failure.error)
+        with self._reporting:
+            self.counts["failed"] += 1
+        if arrival is None and not self._limit.admits((failure.source, failure.origin), sentence):
+            self._drops.add(failure.source, WITHHELD)
+        else:
+            self._make_known(failure, sentence, arrival)
+
+    def _tell_of_withheld(self, origin: Origin, sentence: str) -> None:
+        self._make_known(Failure(*origin, FrameError(sentence)), sentence)
+
+    def _make_known(self, failure: Failure, sentence: str, arrival: Arrival | None = None) -> None:
         traceback = None if is_foreseen(failure.error) else failure.error
         log.error("%s: %s", failure.source, beginning_with_file(sentence, failure.origin), exc_info=traceback)
         with self._reporting:
-            self.counts["failed"] += 1
             try:
                 self._outlet.write_failure(failure, sentence, arrival)
             except Exception as error:

@@ -45,21 +45,24 @@ class Feed:
         self.name = name
         self.taken = 0
         """How many frames the pipeline has taken from it."""
-        self._sent: SimpleQueue[Arrival] = SimpleQueue()
+        self._sent: SimpleQueue[Arrival | Failure] = SimpleQueue()
 
     def send(self, *indices: int) -> None:
         for index in indices:
-            self._sent.put(arrival_of(self.name, index))
+            self.pass_on(arrival_of(self.name, index))
+
+    def pass_on(self, item: Arrival | Failure) -> None:
+        self._sent.put(item)
 
     def arrivals(self, stop: Event) -> Iterator[Arrival | Failure | None]:
         while not stop.is_set():
             try:
-                arrival = self._sent.get(timeout=0.02)
+                item = self._sent.get(timeout=0.02)
             except Empty:
                 yield None
             else:
                 self.taken += 1
-                yield arrival
+                yield item
 
 
 class GatedRecogniser(Recogniser):
