@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from daemon.config import Configuration
 from daemon.errors import HrtemdError
-from daemon.filesystems import file_system_of
+from daemon.filesystems import file_system_of, file_systems_within
 from daemon.frames import Calibration, CalibrationSource, Frame, make_frame_id
 from daemon.recognition.package import ModelPackage, find_model, shipped_models
 from daemon.recognition.recogniser import Recogniser
@@ -119,12 +119,14 @@ def _watched_folder(source: str, folder: Path) -> Iterator[Finding]:
     if not os.access(folder, os.R_OK | os.X_OK):
         yield Finding(State.FAILED, subject, f"{folder} may not be read by this user; change its permissions")
         return
-    file_system = file_system_of(folder)
-    place = f"{folder} is on {file_system.kind} ({file_system.type} at {file_system.mount_point})"
-    if file_system.needs_polling:
-        yield Finding(State.NOTE, subject, f"{place}, which does not announce new files; it is listed every second")
-    else:
-        yield Finding(State.OK, subject, place)
+    own, *below = file_systems_within(folder)
+    yield Finding(State.OK, subject, f"{folder} is on {own.kind} ({own.type} at {own.mount_point})")
+    for system in (own, *below):
+        if system.needs_polling:
+            silent = (
+                f"{system.mount_point} ({system.kind}) does not announce new files; all of it is listed every second"
+            )
+            yield Finding(State.NOTE, subject, silent)
 
 
 def _results_folder(folder: Path) -> Finding:

@@ -10,8 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from daemon import doctor
 from daemon.atoms import atom_table, write_parquet
 from daemon.cli import main
+from daemon.filesystems import file_systems_within
 
 Run = Callable[..., "CompletedProcess[str]"]
 HEAVY = {"cv2", "numpy", "onnxruntime", "openvino", "pyarrow", "pydantic", "rsciio", "scipy", "watchdog"}
@@ -169,6 +171,24 @@ def test_export_writes_a_file_or_to_standard_output(tmp_path: Path) -> None:
     assert (unknown.exit_code, "choose one of csv, extxyz, imagej-roi" in unknown.stderr) == (2, True)
     assert invoke("export", output, "--format", "csv").exit_code == 1
     assert "name a STEM.atoms.parquet" in invoke("export", output, "--format", "csv").stderr
+
+
+def test_doctor_finds_shares_mounted_in_a_watched_folder(
+    tmp_path: Path, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = tmp_path / "incoming" / "archive"
+    archive.mkdir(parents=True)
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        f"22 1 259:2 / / rw - ext4 /dev/nvme0n1p2 rw\n"
+        f"42 22 0:46 / {archive} rw,relatime - nfs4 server:/archive rw,vers=4.2\n"
+    )
+    monkeypatch.setattr(doctor, "file_systems_within", lambda folder: file_systems_within(folder, mounts))
+    config = tmp_path / "config.toml"
+    config.write_text(f'[[sources]]\nname = "camera"\ntype = "directory"\npath = "incoming"\nmodel = "{blob_model}"\n')
+    shown = invoke("doctor", "--config", config)
+    assert f"ok      source camera: {tmp_path}/incoming is on local (ext4 at /)" in shown.output
+    assert f"note    source camera: {archive} (NFS) does not announce new files; all of it is listed" in shown.output
 
 
 def test_doctor_looks_at_folders_and_times_a_frame(tmp_path: Path, blob_model: Path) -> None:

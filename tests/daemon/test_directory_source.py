@@ -98,6 +98,36 @@ def test_a_changed_file_is_read_again(watching: Watching, write_frame: WriteFram
     assert first.subject.frame_id != second.subject.frame_id
 
 
+@pytest.mark.parametrize("copied", [False, True], ids=["new", "copied with its old time"])
+def test_a_file_renamed_over_another_is_read_once_and_in_its_place(
+    watching: Watching, tmp_path: Path, write_frame: WriteFrame, copied: bool
+) -> None:
+    watching.start()
+    for seed, number in enumerate((3, 4, 5)):
+        frame = write_frame(tmp_path / "live.npy", blobs=number, seed=seed)
+        pixels = np.load(frame)
+        if copied:
+            os.utime(frame, (1000 - seed, 1000 - seed))
+        rename_in(frame, watching.folder)
+        (arrival,) = watching.arrivals(1)
+        np.testing.assert_array_equal(arrival.subject.pixels, pixels)  # type: ignore[union-attr]
+    assert watching.names(0) == []
+
+
+def test_a_file_replaced_while_it_is_waited_for_is_read_as_it_is_then(
+    watching: Watching, tmp_path: Path, write_frame: WriteFrame
+) -> None:
+    watching.start()
+    whole = write_frame(tmp_path / "frame.npy", seed=1).read_bytes()
+    (watching.folder / "frame.npy").write_bytes(whole[: len(whole) // 2])  # and it goes on being written
+    other = write_frame(tmp_path / "frame.npy", seed=2)
+    pixels = np.load(other)
+    rename_in(other, watching.folder)
+    (arrival,) = watching.arrivals(1)
+    np.testing.assert_array_equal(arrival.subject.pixels, pixels)  # type: ignore[union-attr]
+    assert watching.names(0) == []
+
+
 def test_files_there_at_start_are_read_unless_finished(watching: Watching, write_frame: WriteFrame) -> None:
     for index in range(3):
         write_frame(watching.folder / f"old{index}.npy", seed=index)
@@ -292,6 +322,21 @@ def test_the_other_half_of_a_pair_may_come_very_late_or_never(
     assert watching.names(1) == ["tia"]
     (tmp_path / "tia_1.ser").rename(watching.folder / "alone_1.ser")
     assert watching.names(1) == ["alone_1"]
+
+
+def test_an_emi_that_comes_when_its_ser_was_read_gives_the_frame_once_more(
+    watching: Watching, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(directory, "HALF_PAIR_SECONDS", 0.1)
+    write_tia_pair(tmp_path)
+    watching.start()
+    rename_in(tmp_path / "tia_1.ser", watching.folder)
+    (alone,) = watching.arrivals(1)
+    rename_in(tmp_path / "tia.emi", watching.folder)
+    (pair,) = watching.arrivals(1)
+    assert (alone.subject.name, pair.subject.name) == ("tia_1", "tia")
+    np.testing.assert_array_equal(alone.subject.pixels, pair.subject.pixels)  # type: ignore[union-attr]
+    assert watching.names(0) == []
 
 
 def write_tia_pair(folder: Path) -> None:
