@@ -70,6 +70,9 @@ class Detector:
         self._log = log
         with log.open("wb") as output:
             self.process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def wait(self) -> None:
+        """Return once it can be connected to."""
         self.endpoint = self._said(r"RustedReplay listening on (tcp://\S+)")
         self._port = int(self._said(r"API server listening on \('127\.0\.0\.1', (\d+)\)"))
 
@@ -91,9 +94,12 @@ class Detector:
 def detector(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Detector]:
     record(tmp_path / "recording", *request.param)
     detector = Detector(tmp_path / "recording", tmp_path / "log")
-    yield detector
-    os.killpg(detector.process.pid, signal.SIGKILL)  # asked to end, it sometimes leaves its HTTP server behind
-    detector.process.wait()
+    try:
+        detector.wait()
+        yield detector
+    finally:
+        os.killpg(detector.process.pid, signal.SIGKILL)  # asked to end, it sometimes leaves its HTTP server behind
+        detector.process.wait()
 
 
 def test_its_series_arrive_one_after_the_other(detector: Detector) -> None:
