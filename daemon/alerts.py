@@ -18,8 +18,8 @@ from daemon.config.alerts import Alerts
 from daemon.errors import HrtemdError
 from daemon.frames import FocalSeries
 from daemon.publish.header import result_table
-from daemon.recognition.judgement import is_within, shows_lattice
-from daemon.recognition.package import Manifest
+from daemon.recognition.judgement import shows_lattice
+from daemon.recognition.package import Manifest, is_within
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
 

@@ -140,7 +140,7 @@ def _results_folder(folder: Path) -> Finding:
 def _timing(configuration: Configuration | None, load_recogniser: Callable[[ModelPackage, str], Recogniser]) -> Finding:
     """Time a frame with the first source's model, or the first one shipped."""
     sources = configuration.sources if configuration else []
-    name = next(iter([source.model for source in sources] + shipped_models()), None)
+    name = next(iter([model for source in sources for model in source.all_models] + shipped_models()), None)
     if name is None:
         return Finding(State.FAILED, "a frame", "cannot be timed without a model")
     backend = configuration.recognition.backend if configuration else "auto"

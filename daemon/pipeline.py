@@ -24,6 +24,7 @@ from daemon.event_limit import WITHHELD, EventLimit, Origin
 from daemon.frames import FocalSeries, Frame
 from daemon.inbox import Inbox, Job, Policy
 from daemon.publish.outlet import Outlet
+from daemon.recognition.choice import ModelChoice
 from daemon.recognition.recogniser import Inferred, Prepared, Recogniser, Recognition
 from daemon.sources.source import Arrival, Failure, Source
 from daemon.stage import Stage
@@ -49,11 +50,11 @@ class Pipeline:
     Args:
         sources: The ways in.
         policies: Policy of each source, by name.
-        recognisers: Recogniser of each source, by name.
+        models: Models of each source, by name.
         outlet: Where results go.
         drops: Counts what is given up.
         on_end: Called, from its thread, with the name of a source that ended though nobody stopped it.
-        alerts: By source, what tells of things to act on.
+        alerts: By source and hash of the model, what tells of things to act on.
         sent_once: Sources whose published frames are never analysed again; files are, where their sidecars changed.
     """
 
@@ -61,17 +62,17 @@ class Pipeline:
         self,
         sources: Sequence[Source],
         policies: Mapping[str, Policy],
-        recognisers: Mapping[str, Recogniser],
+        models: Mapping[str, ModelChoice],
         outlet: Outlet,
         drops: Drops,
         on_end: Callable[[str], None],
-        alerts: Mapping[str, AlertWatch] | None = None,
+        alerts: Mapping[tuple[str, str], AlertWatch] | None = None,
         sent_once: Collection[str] = (),
     ) -> None:
         self.counts: Counter[str] = Counter()
         """Frames or series `analysed`, `failed`, and `skipped` because their results were there."""
         self._policies = policies
-        self._recognisers = recognisers
+        self._models = models
         self._outlet = outlet
         self._alerts = alerts or {}
         self._sent_once = sent_once
@@ -151,13 +152,16 @@ class Pipeline:
         if not self._wait_for_its_turn(arrival):
             return None
         self._outlet.begin(arrival)
-        return self._recognisers[arrival.source].prepare(job.content)
+        return self._recogniser_of(arrival).prepare(job.content)
 
     def _infer(self, job: Job[Prepared]) -> Inferred:
-        return self._recognisers[job.arrival.source].infer(job.content)
+        return self._recogniser_of(job.arrival).infer(job.content)
 
     def _decode(self, job: Job[Inferred]) -> Recognition:
-        return self._recognisers[job.arrival.source].decode(job.content)
+        return self._recogniser_of(job.arrival).decode(job.content)
+
+    def _recogniser_of(self, arrival: Arrival) -> Recogniser:
+        return self._models[arrival.source].recogniser_for(arrival.subject)
 
     def _publish(self, job: Job[Recognition]) -> None:
         arrival = job.arrival
@@ -169,7 +173,7 @@ class Pipeline:
         try:
             if self._outlet.files.overlays:
                 self._drawing.add(arrival.source, stem, recognition)
-            if watch := self._alerts.get(arrival.source):
+            if watch := self._alerts.get((arrival.source, recognition.model_sha256)):
                 self._tell(watch.of(arrival, recognition), arrival.source)
         except Exception as error:  # its result is out, and must not come twice
             self._report(Failure(arrival.source, arrival.origin, error))

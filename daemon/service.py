@@ -18,13 +18,15 @@ from daemon.config import Configuration, Limits, SourceSettings
 from daemon.config import DirectorySource as DirectorySettings
 from daemon.config import ZeroMQSource as ZeroMQSettings
 from daemon.drops import Drops
+from daemon.frames import Frame
 from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
 from daemon.publish.outlet import Outlet
 from daemon.publish.retention import Retention, RetentionLimits
 from daemon.publish.zeromq import ZeroMQPublisher
-from daemon.recognition.package import Manifest, ModelPackage, find_model
+from daemon.recognition.choice import ModelChoice, Offer
+from daemon.recognition.package import ModelPackage, StatedRanges, find_model
 from daemon.recognition.recogniser import Recogniser
 from daemon.series.grouping import GroupedSource, Grouping
 from daemon.series.membership import rules_for
@@ -58,19 +60,14 @@ def run_daemon(
     """
     happenings: SimpleQueue[signal.Signals | str] = SimpleQueue()  # a request to stop, or a source that ended
     with _signals_into(happenings), ExitStack() as closing:
-        recognisers = _load_recognisers(configuration, load_recogniser)
+        models = _load_models(configuration, load_recogniser)
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
         limits = LedgerLimits(configuration.ledger.bytes, configuration.ledger.age_days)
         ledger = closing.enter_context(contextlib.closing(Ledger(configuration.ledger_path, limits)))
         drops = Drops()
+        is_done = partial(_is_done, files, ledger)
         origins = {
-            source.name: _open_source(
-                source,
-                recognisers[source.model].manifest,
-                configuration.limits,
-                partial(_is_done, files, ledger),
-                drops,
-            )
+            source.name: _open_source(source, models[source.name].takes_series, configuration.limits, is_done, drops)
             for source in configuration.sources
         }
         from_wire = {name: origin for name, origin in origins.items() if isinstance(origin, ZeroMQSource)}
@@ -82,18 +79,16 @@ def run_daemon(
         outlet = Outlet(files, ledger, broadcast, {name: origin.finished for name, origin in from_wire.items()})
         closing.callback(outlet.close)
         pipeline = Pipeline(
-            [
-                _prepared(source, origins[source.name], recognisers[source.model].manifest, drops)
-                for source in configuration.sources
-            ],
+            [_prepared(source, origins[source.name], models[source.name], drops) for source in configuration.sources],
             {source.name: source.policy for source in configuration.sources},
-            {source.name: recognisers[source.model] for source in configuration.sources},
+            models,
             outlet,
             drops,
             on_end=happenings.put,
             alerts={
-                source.name: AlertWatch(configuration.alerts, recognisers[source.model].manifest)
-                for source in configuration.sources
+                (source, recogniser.manifest.onnx_sha256): AlertWatch(configuration.alerts, recogniser.manifest)
+                for source, choice in models.items()
+                for recogniser in choice.recognisers
             },
             sent_once=from_wire,
         )
@@ -116,7 +111,7 @@ def run_daemon(
 
 def _open_source(
     settings: SourceSettings,
-    manifest: Manifest,
+    in_series: bool,
     limits: Limits,
     is_done: Callable[[str, Path, PurePosixPath, float], bool],
     drops: Drops,
@@ -136,7 +131,6 @@ def _open_source(
         )
     assert isinstance(settings, DirectorySettings)
     # Only a whole series can be told from its results, so each file is read to find its series.
-    in_series = manifest.input_frames > 1
     return DirectorySource(
         settings.name,
         settings.path,
@@ -159,12 +153,16 @@ def _is_done(
     return frame_id is not None and ledger.state(source, frame_id) != "received"
 
 
-def _prepared(settings: SourceSettings, source: Source, manifest: Manifest, drops: Drops) -> Source:
-    """Have frames grouped for a model that takes focal series, or averaged where that is wanted."""
-    if manifest.input_frames > 1:
+def _prepared(settings: SourceSettings, source: Source, models: ModelChoice, drops: Drops) -> Source:
+    """Have frames grouped for models that take focal series, or averaged where that is wanted."""
+    if models.takes_series:
         rules = rules_for("live", settings.series_pattern)
         finish = source.finished if isinstance(source, ZeroMQSource) else None
-        grouping = Grouping(settings.name, rules, manifest.ranges, drops, settings.series_timeout_seconds, finish)
+
+        def ranges(frame: Frame) -> StatedRanges:
+            return models.recogniser_for(frame).manifest.ranges
+
+        grouping = Grouping(settings.name, rules, ranges, drops, settings.series_timeout_seconds, finish)
         return GroupedSource(source, grouping)
     if settings.average_frames > 1:
         return AveragedSource(source, settings.average_frames, settings.average_weights, drops)
@@ -182,7 +180,7 @@ def _broadcast(configuration: Configuration, ledger: Ledger, drops: Drops) -> Ze
         return {
             "version": version("hrtemd"),
             "started_at": started_at,
-            "sources": {source.name: source.model for source in configuration.sources},
+            "sources": {source.name: ", ".join(source.all_models) for source in configuration.sources},
             "dropped": str(drops),
         }
 
@@ -204,18 +202,24 @@ def _keep_room(configuration: Configuration, ledger: Ledger, closing: ExitStack)
     closing.callback(retention.stop)
 
 
-def _load_recognisers(
+def _load_models(
     configuration: Configuration, load_recogniser: Callable[[ModelPackage, str], Recogniser]
-) -> dict[str, Recogniser]:
-    """Load and warm up one recogniser a model; sources of the same model share it."""
+) -> dict[str, ModelChoice]:
+    """Load and warm up the models of each source; sources of the same model share it."""
     recognisers: dict[str, Recogniser] = {}
-    for model in {source.model: None for source in configuration.sources}:
+    for model in {model: None for source in configuration.sources for model in source.all_models}:
         package = find_model(model)
         recogniser = load_recogniser(package, configuration.recognition.backend)
         recogniser.warm_up(WARM_UP_SHAPE, package.manifest.sampling_angstrom)
         log.info("model %s is warm on %s", package.manifest.name, recogniser.backend)
         recognisers[model] = recogniser
-    return recognisers
+    return {
+        source.name: ModelChoice(
+            *(Offer(recognisers[choice.model], choice.conditions) for choice in source.models),
+            *([Offer(recognisers[source.model])] if source.model else []),
+        )
+        for source in configuration.sources
+    }
 
 
 @contextmanager

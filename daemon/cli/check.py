@@ -1,5 +1,6 @@
 """`hrtemd check` and `hrtemd doctor`: is everything in place?"""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,15 +37,18 @@ def check(config: Path) -> None:
     try:
         backends = {
             model: open_session(find_model(model).onnx_path, pinned).description
-            for model in {source.model for source in configuration.sources}
+            for model in {model for source in configuration.sources for model in source.all_models}
         }
     except BackendError as error:
         raise ConfigurationError(f"{config}: recognition.backend: {error}") from error
     for source in configuration.sources:
         size = source.pixel_size_angstrom
         click.echo(f"{source.name}: {_way_in(source)}")
-        click.echo(f"  model {source.model}, backend {backends[source.model]}, policy {source.policy}")
-        if find_model(source.model).manifest.input_frames > 1:
+        for line in _models(source):
+            click.echo(f"  {line}")
+        click.echo(f"  backend {', '.join(sorted({backends[model] for model in source.all_models}))}")
+        click.echo(f"  policy {source.policy}")
+        if find_model(source.all_models[0]).manifest.input_frames > 1:
             by_name = f", by the file name ({source.series_pattern})" if source.series_pattern else ""
             click.echo(
                 f"  focal series by series_id, by file{by_name}, else by defocus cycle; "
@@ -62,6 +66,18 @@ def check(config: Path) -> None:
         who = f"keys in {publish.zeromq.allowed_keys}" if publish.zeromq.keys else "whoever listens"
         click.echo(f"and to {who} at {publish.zeromq.endpoint}, again at {publish.zeromq.replay_endpoint}")
     click.echo(f"ledger {configuration.ledger_path}")
+
+
+def _models(source: "Source") -> Iterator[str]:
+    """Say which model analyses which frames."""
+    for choice in source.models:
+        yield f"model {choice.model} where {choice.conditions}"
+    if not source.models:
+        yield f"model {source.model}"
+    elif source.model:
+        yield f"model {source.model} for everything else, and where a frame does not tell"
+    else:
+        yield "no model for everything else, or where a frame does not tell: such a frame is an event"
 
 
 def _way_in(source: "Source") -> str:

@@ -79,7 +79,7 @@ def process(
     grouping = None
     if series != "none":
         pattern = configuration.sources[0].series_pattern if configuration.sources else None
-        grouping = Grouping(SOURCE, rules_for(series, pattern), manifest.ranges, Drops())
+        grouping = Grouping(SOURCE, rules_for(series, pattern), lambda _: manifest.ranges, Drops())
     batch = Batch(recogniser, publisher, pixel_size, configuration.limits.for_reading(), grouping)
     reports = _run(batch.process(files), output)
     failed = sum(report.error is not None for report in reports)
@@ -91,7 +91,7 @@ def process(
 
 def _model_of(configuration: "Configuration") -> str:
     if configuration.sources:
-        return configuration.sources[0].model
+        return configuration.sources[0].all_models[-1]  # for everything else, where there are several
     from daemon.recognition.package import shipped_models
 
     shipped = ", ".join(shipped_models()) or "none is shipped with this version; name the folder of a model package"

@@ -17,10 +17,14 @@ def places_in(text: str) -> dict[KeyPath, tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if match := _TABLE_LINE.match(line):
             table = ()
-            for key in _keys(match[2]):
+            *outer, last = _keys(match[2])
+            for key in outer:
                 table = (*table, key)
-                if table in items and not (match[1] == "[[" and table == _keys(match[2])):
+                if table in items:
                     table = (*table, items[table] - 1)
+            table = (*table, last)
+            if match[1] == "[" and table in items:
+                table = (*table, items[table] - 1)
             if match[1] == "[[":
                 items[table] = items.get(table, 0) + 1
                 places.setdefault(table, (number, f"line {number}"))

@@ -3,15 +3,23 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from daemon.config.endpoints import check_endpoint
 from daemon.config.folders import check_readable, check_writable
 from daemon.config.keys import PublicKey, PublicKeys, SecretKey, check_keys, has_secret_key
+from daemon.config.models import ConditionalModel, Model, check_models
 from daemon.config.section import PositiveNumber, Section, in_folder_of_config, unusable, verifies
-from daemon.errors import ModelError
 from daemon.keys import Keys, keys_for
-from daemon.recognition.package import find_model, shipped_models
 from daemon.series.membership import check_pattern
 from daemon.sources.selection import problem_with
 
@@ -31,8 +39,11 @@ class SourceSettings(Section):
     average_weights: Literal["equal", "exponential"] = "equal"
     """Whether the averaged frames count alike, or older ones ever less."""
 
-    model: Annotated[str, Field(validate_default=True)] = "graphene"
-    """A shipped model's name, or the folder of a model package."""
+    models: tuple[ConditionalModel, ...] = ()
+    """Models for frames of some kind; the first whose conditions a frame meets analyses it."""
+
+    model: Annotated[Model | None, Field(validate_default=True)] = None
+    """The model for everything else; graphene, where there are no others."""
 
     pixel_size_angstrom: PositiveNumber | None = None
     """Å per pixel; where given it beats what files, sidecars and senders say."""
@@ -43,27 +54,32 @@ class SourceSettings(Section):
     series_timeout_seconds: PositiveNumber = 30.0
     """A focal series is given up as incomplete when nothing more of it came for so long."""
 
+    @property
+    def all_models(self) -> tuple[str, ...]:
+        """The models in use, in the order they are tried."""
+        return (*(choice.model for choice in self.models), *((self.model,) if self.model else ()))
+
+    @field_validator("models")
+    @classmethod
+    def _models_suit_the_source(
+        cls, models: tuple[ConditionalModel, ...], info: ValidationInfo
+    ) -> tuple[ConditionalModel, ...]:
+        for number in range(len(models)):
+            try:
+                check_models([choice.model for choice in models[: number + 1]], info)
+            except PydanticCustomError as error:
+                mistake = InitErrorDetails(type=error, loc=(number, "model"), input=models[number].model)
+                raise ValidationError.from_exception_data("models", [mistake]) from error
+        return models
+
     @field_validator("model")
     @classmethod
-    def _model_loads_and_suits_the_source(cls, model: str, info: ValidationInfo) -> str:
-        folder = in_folder_of_config(Path(model), info)
-        if Path(model).name != model or (model not in shipped_models() and folder.is_dir()):
-            model = str(folder)
-        if verifies(info):
-            try:
-                manifest = find_model(model).manifest
-            except ModelError as error:
-                raise unusable(str(error)) from error
-            if manifest.input_frames != 1 and info.data.get("policy") == "latest":
-                raise unusable(
-                    f"{model!r} takes focal series of {manifest.input_frames} frames, none of which may be left out; "
-                    'set policy = "lossless", or choose a model for single frames'
-                )
-            if manifest.input_frames != 1 and info.data.get("average_frames", 1) != 1:
-                raise unusable(
-                    f"{model!r} takes focal series of {manifest.input_frames} frames, which an average would blend; "
-                    "set average_frames = 1, or choose a model for single frames"
-                )
+    def _model_suits_the_source(cls, model: str | None, info: ValidationInfo) -> str | None:
+        others = [choice.model for choice in info.data.get("models", ())]
+        if model is None and others:
+            return None
+        model = model or "graphene"
+        check_models([*others, model], info)
         return model
 
     @field_validator("series_pattern")

@@ -7,6 +7,7 @@ from pydantic_core import ErrorDetails
 
 from daemon.config.alerts import Alerts
 from daemon.config.configuration import Configuration, Limits, RecognitionSettings
+from daemon.config.models import ConditionalModel
 from daemon.config.places import KeyPath
 from daemon.config.publishing import FilesPublishing, LedgerSettings, Publishing, Retention, ZeroMQPublishing
 from daemon.config.sources import DirectorySource, ZeroMQSource
@@ -52,7 +53,9 @@ def _key(location: KeyPath) -> KeyPath:
 
 
 def _known_keys(section: KeyPath) -> list[str]:
-    model = _SOURCE_TYPES[str(section[2])] if section[:1] == ("sources",) else _SECTIONS[section]
+    model = _SECTIONS[section] if section in _SECTIONS else _SOURCE_TYPES[str(section[2])]
+    if section[3:4] == ("models",):
+        model = ConditionalModel
     return list(model.model_fields)
 
 

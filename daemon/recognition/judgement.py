@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from daemon.frames import Calibration, FocalSeries, Frame
-from daemon.recognition.package import Manifest, Range, StatedRanges
+from daemon.recognition.package import Manifest, Range, StatedRanges, is_within
 from daemon.recognition.peaks import Peaks
 
 LEAST_SITES = 10
@@ -133,11 +133,6 @@ def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[
         steps = (middle - over, under - middle)
         checks += [("defocus step", step, ranges.defocus_step_angstrom, "Å") for step in steps]
     return checks
-
-
-def is_within(value: float, low: float, high: float) -> bool:
-    """Whether a value is in a range, as exactly as metadata are rounded."""
-    return low - 1e-3 * abs(low) <= value <= high + 1e-3 * abs(high)
 
 
 def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration, sheet: _Honeycomb) -> list[str]:

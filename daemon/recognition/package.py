@@ -15,6 +15,11 @@ Range = tuple[float, float]
 """Lowest and highest value, both included."""
 
 
+def is_within(value: float, low: float, high: float) -> bool:
+    """Whether a value is in a range, as exactly as metadata are rounded."""
+    return low - 1e-3 * abs(low) <= value <= high + 1e-3 * abs(high)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

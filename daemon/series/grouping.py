@@ -15,7 +15,7 @@ from threading import Event
 from time import monotonic
 
 from daemon.drops import Drops
-from daemon.errors import FrameError
+from daemon.errors import FrameError, HrtemdError
 from daemon.frames import Frame
 from daemon.recognition.package import StatedRanges
 from daemon.series.membership import Key, Membership, Rule
@@ -50,7 +50,7 @@ class Grouping:
     Args:
         source: Name of the source.
         rules: The first that tells a frame's series decides.
-        ranges: What the model was trained for; of a longer series, decides which three frames are analysed.
+        ranges: Tells of a frame what its model was trained for; of a longer series, decides which three are analysed.
         drops: Counts the frames that end in no series.
         timeout_seconds: A series to which nothing was added for so long is given up.
         finish: Called with the id of each frame that ends in no series, once it was made known why.
@@ -60,7 +60,7 @@ class Grouping:
         self,
         source: str,
         rules: Sequence[Rule],
-        ranges: StatedRanges,
+        ranges: Callable[[Frame], StatedRanges],
         drops: Drops,
         timeout_seconds: float = math.inf,
         finish: Callable[[str], None] | None = None,
@@ -186,8 +186,9 @@ class Grouping:
         arrivals = series.in_order()
         members = [frame_id for arrival in arrivals for frame_id in arrival.frame_ids]
         try:
-            subject = focal_series(series.frames(), self._source, series.name, self._ranges)
-        except FrameError as error:
+            frames = series.frames()
+            subject = focal_series(frames, self._source, series.name, self._ranges(frames[0]))
+        except HrtemdError as error:
             self._given_up += members
             return Failure(self._source, arrivals[0].origin, error)
         return Arrival(

@@ -17,6 +17,7 @@ from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
 from daemon.publish.outlet import Outlet
+from daemon.recognition.choice import ModelChoice, Offer
 from daemon.recognition.package import find_model
 from daemon.recognition.recogniser import Inferred, Prepared, Recogniser, Recognition
 from daemon.sources.source import Arrival, Failure
@@ -105,7 +106,7 @@ class Running:
         self.pipeline = Pipeline(
             list(self.feeds.values()),
             policies,
-            dict.fromkeys(policies, recogniser),
+            dict.fromkeys(policies, ModelChoice(Offer(recogniser))),
             self.outlet,
             self.drops,
             on_end=lambda _: None,

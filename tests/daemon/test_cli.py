@@ -203,3 +203,17 @@ def test_doctor_looks_at_folders_and_times_a_frame(tmp_path: Path, blob_model: P
     shown = invoke("doctor", "--config", config)
     assert shown.exit_code == 1
     assert "FAILED  source camera: the folder" in shown.output
+
+
+def test_check_says_which_model_analyses_which_frames(tmp_path: Path, blob_model: Path) -> None:
+    config = tmp_path / "config.toml"
+    source = '[[sources]]\nname = "camera"\ntype = "array-1.0"\nendpoint = "tcp://127.0.0.1:9999"\n{}'
+    models = f'[[sources.models]]\nmodel = "{blob_model}"\nvoltage_kv = [250, 320]\npixel_size_angstrom = [0.05, 0.3]\n'
+    for default, said in (
+        (f'model = "{blob_model}"\n', f"  model {blob_model} for everything else, and where a frame does not tell\n"),
+        ("", "  no model for everything else, or where a frame does not tell: such a frame is an event\n"),
+    ):
+        config.write_text(source.format(default) + models)
+        shown = invoke("check", "--config", config)
+        assert shown.exit_code == 0
+        assert f"  model {blob_model} where voltage 250 to 320 kV, pixel size 0.05 to 0.3 Å\n{said}" in shown.output

@@ -378,3 +378,86 @@ def test_patterns_that_can_never_match_are_named(config: Path) -> None:
         "source's folder, such as 'session*/**/*.mrc'.",
         "line 6: sources[0].exclude[0]: 'old\\\\\\\\*' has a backslash; folders are separated by '/' on every system.",
     ]
+
+
+WITH_MODELS = """\
+[[sources]]
+name = "camera"
+type = "array-1.0"
+endpoint = "tcp://127.0.0.1:9999"
+{settings}
+[[sources.models]]
+model = "{one}"
+voltage_kv = [250, 320]
+pixel_size_angstrom = [0.05, 0.3]
+
+[[sources.models]]
+model = "{other}"
+voltage_kv = [60, 80]
+"""
+
+
+def test_models_are_tried_in_order_and_the_source_s_own_is_for_everything_else(config: Path) -> None:
+    text = WITH_MODELS.format(settings="", one="nanoparticle", other="graphene")
+    config.write_text(text)
+    (source,) = load_configuration(config, verify=True, environment={}).sources
+    assert (source.all_models, source.model) == (("nanoparticle", "graphene"), None)
+    assert [str(choice.conditions) for choice in source.models] == [
+        "voltage 250 to 320 kV, pixel size 0.05 to 0.3 Å",
+        "voltage 60 to 80 kV",
+    ]
+    config.write_text(text.replace("\n\n", '\nmodel = "graphene"\n\n', 1))
+    (source,) = load_configuration(config, verify=True, environment={"HRTEMD_SOURCES__0__MODEL": "graphene"}).sources
+    assert (source.all_models, source.model) == (("nanoparticle", "graphene", "graphene"), "graphene")
+
+
+def test_mistakes_in_models_are_named_by_line_and_key(config: Path) -> None:
+    found = mistakes(
+        config,
+        """\
+        [[sources]]
+        name = "other"
+        type = "array-1.0"
+        endpoint = "tcp://127.0.0.1:1"
+        [[sources.models]]
+        model = "graphene"
+        [[sources]]
+        name = "camera"
+        type = "array-1.0"
+        endpoint = "tcp://127.0.0.1:9999"
+        [[sources.models]]
+        model = "unobtainium"
+        voltage_kv = [300, 80]
+        [[sources.models]]
+        model = "graphene"
+        voltage = [80, 300]
+        [[sources.models]]
+        pixel_size_angstrom = 0.1
+        """,
+        verify=True,
+    )
+    assert [line.split(";")[0] for line in found] == [
+        "line 5: sources[0].models[0]: has no condition, so that nothing would be left for others",
+        "line 12: sources[1].models[0].model: There is no model 'unobtainium': neither a shipped one "
+        "(graphene, mos2-triplet, nanoparticle) nor a folder with a manifest.json.",
+        "line 13: sources[1].models[0].voltage_kv: gives the highest value, 300, before the lowest, 80",
+        "line 16: sources[1].models[1].voltage: there is no such key",
+        "line 17: sources[1].models[2].model: is required and missing.",
+        "line 18: sources[1].models[2].pixel_size_angstrom: input should be a valid tuple, not 0.1.",
+    ]
+
+
+def test_a_source_has_models_for_single_frames_or_for_series_but_not_both(
+    config: Path, blob_model: Path, blob_triplet_model: Path
+) -> None:
+    names = {"one": blob_model, "other": blob_triplet_model}
+    (mistake,) = mistakes(config, WITH_MODELS.format(settings="", **names), verify=True)
+    assert mistake.startswith(f"line 12: sources[0].models[1].model: '{blob_triplet_model}' takes focal series and ")
+    assert mistake.endswith("use models of one kind, or another source.")
+
+    both_series = {"one": blob_triplet_model, "other": blob_triplet_model}
+    (mistake,) = mistakes(config, WITH_MODELS.format(settings='model = "graphene"', **both_series), verify=True)
+    assert mistake.startswith("line 5: sources[0].model: 'graphene' takes single frames and ")
+    (mistake,) = mistakes(config, WITH_MODELS.format(settings='policy = "latest"', **both_series), verify=True)
+    assert mistake.startswith("line 7: sources[0].models[0].model: ")
+    assert "none of which may be left out" in mistake

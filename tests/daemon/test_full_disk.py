@@ -18,6 +18,7 @@ from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
 from daemon.publish.outlet import Outlet
+from daemon.recognition.choice import ModelChoice, Offer
 from daemon.recognition.package import find_model
 from daemon.recognition.recogniser import Recogniser
 from daemon.sources.source import Arrival, Failure
@@ -52,7 +53,12 @@ class Running:
         self.ledger = Ledger(folder.parent / "ledger.sqlite", LedgerLimits(2**30, 30))
         outlet = Outlet(self.files, self.ledger)
         self.pipeline = Pipeline(
-            sources, policies, dict.fromkeys(policies, recogniser), outlet, self.drops, on_end=lambda _: None
+            sources,
+            policies,
+            dict.fromkeys(policies, ModelChoice(Offer(recogniser))),
+            outlet,
+            self.drops,
+            on_end=lambda _: None,
         )
         self.pipeline.start()
 

@@ -42,7 +42,9 @@ class Groups:
     def __init__(self, rules: str = "live", pattern: str | None = None) -> None:
         self.drops = Drops()
         self.finished: list[str] = []
-        self.grouping = Grouping("camera", rules_for(rules, pattern), RANGES, self.drops, finish=self.finished.append)
+        self.grouping = Grouping(
+            "camera", rules_for(rules, pattern), lambda _: RANGES, self.drops, finish=self.finished.append
+        )
         self.outcomes: list[Arrival | Failure] = []
 
     def add(self, *frames: Frame, folder: str = "/data", resumed: bool = False) -> "Groups":
@@ -381,7 +383,7 @@ def test_a_series_is_given_up_though_nothing_else_comes(monkeypatch: pytest.Monk
             yield None
             stop.wait()
 
-    grouping_ = Grouping("camera", rules_for("live", None), RANGES, drops, timeout_seconds=30)
+    grouping_ = Grouping("camera", rules_for("live", None), lambda _: RANGES, drops, timeout_seconds=30)
     outcomes = GroupedSource(Slow(), grouping_).arrivals(stop)
     series = next(outcomes)
     assert isinstance(series, Arrival)
@@ -399,7 +401,7 @@ def test_time_in_which_nobody_listened_gives_up_nothing(monkeypatch: pytest.Monk
     clock = Clock(monkeypatch)
     (zero, *rest), other = series_of_ids("sheet"), series_of_ids("other")
     arrivals = (arriving(frame) for frame in [zero, *other, *rest])
-    grouping_ = Grouping("camera", rules_for("live", None), RANGES, Drops(), timeout_seconds=30)
+    grouping_ = Grouping("camera", rules_for("live", None), lambda _: RANGES, Drops(), timeout_seconds=30)
     names = []
     for outcome in grouping_.group(arrivals):
         assert isinstance(outcome, Arrival)
@@ -416,7 +418,7 @@ def test_a_source_that_ends_by_itself_leaves_no_series_unexplained() -> None:
             yield Failure("camera", "torn.tif", ValueError("torn"))
             yield arriving(series_of_ids("sheet")[0])
 
-    source = GroupedSource(Ending(), Grouping("camera", rules_for("live", None), RANGES, Drops()))
+    source = GroupedSource(Ending(), Grouping("camera", rules_for("live", None), lambda _: RANGES, Drops()))
     torn, incomplete = source.arrivals(Event())
     assert isinstance(torn, Failure)
     assert torn.origin == "torn.tif"
@@ -430,7 +432,7 @@ def test_frames_that_end_in_no_series_are_finished_once_it_was_said_why() -> Non
     too_long = series_of_ids("long", 40, [-160 + 4 * index for index in range(40)])[0]
     retaken = replace(first, frame_id=first.frame_id + "0")
     finished = list[str]()
-    grouping_ = Grouping("camera", rules_for("live", None), RANGES, Drops(), finish=finished.append)
+    grouping_ = Grouping("camera", rules_for("live", None), lambda _: RANGES, Drops(), finish=finished.append)
     outcomes = grouping_.group(map(arriving, (first, retaken, unplaced, too_long, second, third)))
     for frame in (first, unplaced, too_long):
         assert isinstance(next(outcomes), Failure)

@@ -184,3 +184,23 @@ def test_results_that_a_dying_daemon_wrote_and_did_not_number_are_published_by_t
     assert "stopped: 0 analysed" in daemon.log.read_text()
     with closing(sqlite3.connect(ledger)) as connection:
         assert connection.execute("SELECT topic FROM messages").fetchall() == [("atoms/camera",)]
+
+
+def test_the_model_is_chosen_by_what_a_frame_s_sidecar_tells(
+    daemon: Daemon, write_frame: WriteFrame, blob_model: Path
+) -> None:
+    daemon.configure(source=f'[[sources.models]]\nmodel = "{blob_model}"\nvoltage_kv = [250, 320]')
+    daemon.config.write_text(daemon.config.read_text().replace(f'model = "{blob_model}"\n', "", 1))
+    for name, voltage_kv in (("high", 300), ("low", 80)):
+        write_frame(daemon.incoming / f"{name}.npy", blobs=3).with_suffix(".json").write_text(
+            json.dumps({"voltage_kv": voltage_kv})
+        )
+    daemon.start()
+    daemon.wait_for_results("high")
+    daemon.wait_for(lambda: daemon.state_of("low") == "failed")
+    assert daemon.stop() == 0
+    event = (daemon.results / "events.jsonl").read_text()
+    assert (
+        "low has a voltage of 80 kV and a pixel size of 0.1 Å, and no model of its source is for that: blobs" in event
+    )
+    assert not list(daemon.results.glob("low*"))
