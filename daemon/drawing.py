@@ -1,5 +1,6 @@
 """Overlays, drawn behind recognition and never in its way."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from threading import Condition, Thread
@@ -88,6 +89,11 @@ class Drawing:
                 return
             self._waiting[stem] = new
             self._changed.notify_all()
+
+    def waiting(self) -> dict[str, int]:
+        """Return how many overlays wait, by source."""
+        with self._changed:
+            return Counter(waiting.source for waiting in self._waiting.values())
 
     def _draw(self) -> None:
         while next_ := self._next():

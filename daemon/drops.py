@@ -31,6 +31,11 @@ class Drops:
             self._said_at[key] = monotonic()
             log.warning("%s: %d dropped so far (%s)", source, self.counts[key], reason)
 
+    def of(self, source: str) -> dict[str, int]:
+        """Return how many were given up of one source, by reason."""
+        with self._counting:
+            return {reason: number for (name, reason), number in self.counts.items() if name == source}
+
     def __str__(self) -> str:
         """Say all of it; empty where nothing was given up."""
         with self._counting:

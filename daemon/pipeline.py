@@ -69,8 +69,7 @@ class Pipeline:
         alerts: Mapping[tuple[str, str], AlertWatch] | None = None,
         sent_once: Collection[str] = (),
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        """Frames or series `analysed`, `failed`, and `skipped` because their results were there."""
+        self._counts: dict[str, Counter[str]] = {source: Counter() for source in policies}
         self._policies = policies
         self._models = models
         self._outlet = outlet
@@ -119,9 +118,19 @@ class Pipeline:
                 log.warning("%s: did not stop reading in time, and is left behind", thread.name)
         self._limit.close()
 
+    @property
+    def counts(self) -> Counter[str]:
+        """Frames or series of all sources, as `counts_of` tells of one."""
+        return sum(self._counts.values(), Counter())
+
+    def counts_of(self, source: str) -> dict[str, int]:
+        """Return how many frames or series are `analysed`, `failed`, and `skipped` because their results were there."""
+        counts = self._counts[source]
+        return {state: counts[state] for state in ("analysed", "failed", "skipped")}
+
     def waiting(self) -> dict[str, dict[str, int]]:
-        """Return how many frames wait, by stage and source."""
-        return {stage.name: stage.waiting() for stage in self._stages}
+        """Return how many frames wait, by stage and source, those whose overlay is to be drawn among them."""
+        return {stage.name: stage.waiting() for stage in self._stages} | {"draw": self._drawing.waiting()}
 
     def _feed(self, source: Source) -> None:
         """Pass on what a source yields; one that fails, though it should never, is started again after a pause."""
@@ -147,7 +156,7 @@ class Pipeline:
     def _prepare(self, job: Job[Frame | FocalSeries]) -> Prepared | None:
         arrival = job.arrival
         if self._is_done(arrival):
-            self.counts["skipped"] += 1
+            self._counts[arrival.source]["skipped"] += 1
             return None
         if not self._wait_for_its_turn(arrival):
             return None
@@ -168,7 +177,7 @@ class Pipeline:
         latency_ms = {"wait": job.waited_ms, **job.content.latency_ms}
         recognition = replace(job.content, latency_ms=latency_ms)
         stem = self._outlet.write_tables(arrival, recognition)
-        self.counts["analysed"] += 1
+        self._counts[arrival.source]["analysed"] += 1
         log.info("%s", _log_line(arrival, recognition))
         try:
             if self._outlet.files.overlays:
@@ -228,7 +237,7 @@ class Pipeline:
         """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
         sentence = explain(failure.error)
         with self._reporting:
-            self.counts["failed"] += 1
+            self._counts[failure.source]["failed"] += 1
         if arrival is None and not self._limit.admits((failure.source, failure.origin), sentence):
             self._drops.add(failure.source, WITHHELD)
         else:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 from typing import Any
@@ -36,6 +35,7 @@ from daemon.sources.formats import FORMATS
 from daemon.sources.source import Source
 from daemon.sources.spool import Spool
 from daemon.sources.zeromq import ZeroMQSource
+from daemon.status import Watched, status_of
 
 WARM_UP_SHAPE = (1024, 1024)
 
@@ -64,22 +64,25 @@ def run_daemon(
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
         limits = LedgerLimits(configuration.ledger.bytes, configuration.ledger.age_days)
         ledger = closing.enter_context(contextlib.closing(Ledger(configuration.ledger_path, limits)))
-        drops = Drops()
+        drops, started_at = Drops(), datetime.now(UTC)
         is_done = partial(_is_done, files, ledger)
         origins = {
             source.name: _open_source(source, models[source.name].takes_series, configuration.limits, is_done, drops)
             for source in configuration.sources
         }
+        watched = {name: Watched(origin) for name, origin in origins.items()}
         from_wire = {name: origin for name, origin in origins.items() if isinstance(origin, ZeroMQSource)}
-        broadcast = _broadcast(configuration, ledger, drops)
+        broadcast = _broadcast(configuration, ledger, lambda: status_of(started_at, watched, models, pipeline, drops))
         if broadcast is not None:
             closing.callback(broadcast.close)
-            broadcast.start()
-            log.info("results are sent from %s, and again from %s", broadcast.endpoint, broadcast.replay_endpoint)
-        outlet = Outlet(files, ledger, broadcast, {name: origin.finished for name, origin in from_wire.items()})
+        finish = {name: origin.finished for name, origin in from_wire.items()}
+        outlet = Outlet(files, ledger, broadcast, finish)
         closing.callback(outlet.close)
         pipeline = Pipeline(
-            [_prepared(source, origins[source.name], models[source.name], drops) for source in configuration.sources],
+            [
+                _prepared(source, watched[source.name], models[source.name], drops, finish.get(source.name))
+                for source in configuration.sources
+            ],
             {source.name: source.policy for source in configuration.sources},
             models,
             outlet,
@@ -93,6 +96,9 @@ def run_daemon(
             sent_once=from_wire,
         )
         _keep_room(configuration, ledger, closing)
+        if broadcast is not None:
+            broadcast.start()
+            log.info("results are sent from %s, and again from %s", broadcast.endpoint, broadcast.replay_endpoint)
         pipeline.start()
         log.info("ready; results go to %s", files.directory)
         running = set(origins)
@@ -153,11 +159,16 @@ def _is_done(
     return frame_id is not None and ledger.state(source, frame_id) != "received"
 
 
-def _prepared(settings: SourceSettings, source: Source, models: ModelChoice, drops: Drops) -> Source:
+def _prepared(
+    settings: SourceSettings,
+    source: Source,
+    models: ModelChoice,
+    drops: Drops,
+    finish: Callable[[str], None] | None,
+) -> Source:
     """Have frames grouped for models that take focal series, or averaged where that is wanted."""
     if models.takes_series:
         rules = rules_for("live", settings.series_pattern)
-        finish = source.finished if isinstance(source, ZeroMQSource) else None
 
         def ranges(frame: Frame) -> StatedRanges:
             return models.recogniser_for(frame).manifest.ranges
@@ -169,21 +180,13 @@ def _prepared(settings: SourceSettings, source: Source, models: ModelChoice, dro
     return source
 
 
-def _broadcast(configuration: Configuration, ledger: Ledger, drops: Drops) -> ZeroMQPublisher | None:
+def _broadcast(
+    configuration: Configuration, ledger: Ledger, status: Callable[[], dict[str, Any]]
+) -> ZeroMQPublisher | None:
     """Open the endpoints for programs that listen, where there are any."""
     settings = configuration.publish.zeromq
     if settings is None:
         return None
-    started_at = datetime.now(UTC).isoformat()
-
-    def status() -> dict[str, Any]:
-        return {
-            "version": version("hrtemd"),
-            "started_at": started_at,
-            "sources": {source.name: ", ".join(source.all_models) for source in configuration.sources},
-            "dropped": str(drops),
-        }
-
     results = configuration.publish.files.directory
     return ZeroMQPublisher(settings.endpoint, settings.replay_endpoint, ledger, results, status, settings.keys)
 

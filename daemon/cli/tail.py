@@ -47,8 +47,8 @@ def tail(
     """Follow a running daemon.
 
     One line for each frame or focal series, and for each event, until Ctrl-C. ENDPOINT is that of [publish.zeromq] in
-    the daemon's config.toml. On stderr stands what is not a result: that nothing comes, that the daemon is gone or
-    back, which results were missed.
+    the daemon's config.toml. On stderr stands what is not a result: how each source is, at first, when its sender comes
+    or goes, and when nothing comes; that the daemon is gone or back; which results were missed.
     """
     try:
         from daemon.client import Atoms, Client, Event, Result, Status
@@ -73,6 +73,7 @@ def _follow(client: "Client[Result]", endpoint: str, line: Callable[["Result"], 
     from daemon.errors import HrtemdError
 
     is_heard = is_silence_told = is_quiet_told = False
+    connected: dict[str, bool] = {}
     result_at = monotonic()
     while True:
         try:
@@ -88,12 +89,19 @@ def _follow(client: "Client[Result]", endpoint: str, line: Callable[["Result"], 
         if not is_heard:
             _tell(f"Following the daemon at {endpoint}.")
             is_heard, is_silence_told = True, False
+            connected.clear()
         if not isinstance(result, Status):
             click.echo(line(result))
             result_at, is_quiet_told = monotonic(), False
-        elif monotonic() > result_at + _QUIET_SECONDS and not is_quiet_told:
+            continue
+        is_quiet = monotonic() > result_at + _QUIET_SECONDS and not is_quiet_told
+        if is_quiet:
             _tell(f"The daemon runs, but has had no results for {_QUIET_SECONDS:.0f} s.")
             is_quiet_told = True
+        for name, gauge in result.header.get("sources", {}).items():
+            if is_quiet or connected.get(name) != gauge["connected"]:  # the first time too
+                _tell(_source_told(name, gauge))
+            connected[name] = gauge["connected"]
 
 
 def _tell(sentence: str) -> None:
@@ -124,6 +132,25 @@ def _atoms_told(header: dict[str, Any]) -> str:
     return (
         f"{header['name']}  {atoms} atoms ({by_species or 'none'})  "
         f"{sum(header['latency_ms'].values()):.0f} ms  {age_seconds:.1f} s old{warnings}"
+    )
+
+
+def _source_told(name: str, gauge: dict[str, Any]) -> str:
+    """Say how a source is, by what the heartbeat tells of it."""
+    if "senders" in gauge:
+        way_in = f"{gauge['senders']} sender{'s' * (gauge['senders'] != 1)} at {gauge['endpoint']}"
+        if gauge["refused"]:
+            way_in += f" (refused {gauge['refused']} times: see docs/keys.md)"
+    else:
+        way_in = gauge["folder"] if gauge["connected"] else f"{gauge['folder']} is out of reach"
+    age = gauge["seconds_since_last_frame"]
+    last = "no frame yet" if age is None else f"last frame {age:.0f} s ago"
+    dropped = "".join(f", {number} dropped ({reason})" for reason, number in gauge["dropped"].items())
+    models = ", ".join(f"{model} on {backend}" for model, backend in gauge["models"].items())
+    waiting = ", ".join(f"{number} to {stage}" for stage, number in gauge["waiting"].items() if number)
+    return (
+        f"{name}: {way_in}; {last}; {gauge['received']} received, {gauge['analysed']} analysed, {gauge['failed']} "
+        f"failed{dropped}; waiting: {waiting or 'none'}; {models}"
     )
 
 

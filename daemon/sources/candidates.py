@@ -91,6 +91,9 @@ class Candidates:
         self._resumed: list[_Entry] = []
         self._order = count()
 
+    def __len__(self) -> int:
+        return len(self._waiting)
+
     def __contains__(self, path: Path) -> bool:
         return path in self._waiting
 

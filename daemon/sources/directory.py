@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISDIR
 from threading import Event
 from time import monotonic
+from typing import Any
 
 from daemon.drops import Drops
 from daemon.errors import FrameError
@@ -84,6 +85,15 @@ class DirectorySource:
         self._warned_of: set[str] = set()
         self._identity: tuple[int, int] | None = None
         self._is_lost = False
+
+    def gauge(self) -> dict[str, Any]:
+        """Return how it is.
+
+        `connected`: whether the folder can be reached, as of the last listing; `waiting_files`: those that are to be
+        read, or looked at again; `folder`.
+        """
+        is_reached = self._identity is not None and not self._is_lost
+        return {"connected": is_reached, "waiting_files": len(self._candidates), "folder": str(self._folder)}
 
     def arrivals(self, stop: Event) -> Iterator[Arrival | Failure | None]:
         """Yield each file's frames once it is complete, new files before those that were there at start."""

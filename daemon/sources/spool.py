@@ -95,6 +95,12 @@ class Spool:
                 self._remove_finished(with_newest=True)
             return self._bytes() >= self._max_bytes
 
+    @property
+    def bytes(self) -> int:
+        """Size of all segments, with what is finished in them."""
+        with self._lock:
+            return self._bytes()
+
     def append(self, messages: Sequence[Message], opening: Sequence[Buffer] | None = None) -> list[Ticket]:
         """Keep messages; when this returns they are on the disk itself.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from threading import Event
 from time import monotonic, perf_counter
+from typing import Any
 
 from daemon.drops import Drops
 from daemon.errors import FrameError
@@ -95,14 +96,24 @@ class ZeroMQSource:
         return self._connection.senders if self._connection else 0
 
     @property
-    def refused(self) -> int:
-        """How often, since the socket was opened, somebody connected without the right keys, or spoke no ZeroMQ."""
-        return self._connection.refused if self._connection else 0
-
-    @property
     def endpoint(self) -> str:
         """Where the socket is, with the port that the system chose; as configured while it is not open."""
         return self._connection.endpoint if self._connection else self._place.endpoint
+
+    def gauge(self) -> dict[str, Any]:
+        """Return how it is.
+
+        `connected`: whether a sender is; `senders`: how many are; `refused`: how often, since the socket was opened,
+        somebody connected without the right keys, or spoke no ZeroMQ; `endpoint`; and `spool_bytes`, where it has one.
+        """
+        connection = self._connection
+        gauge: dict[str, Any] = {
+            "connected": self.senders > 0,
+            "senders": self.senders,
+            "refused": connection.refused if connection else 0,
+            "endpoint": self.endpoint,
+        }
+        return gauge | ({"spool_bytes": self._spool.bytes} if self._spool else {})
 
     def finished(self, frame_id: str) -> None:
         """Forget a frame that is published, or given up with an event; without a spool there is nothing to forget."""

@@ -140,7 +140,7 @@ def test_a_sender_with_wrong_keys_sends_nothing_and_others_go_on(
     message = images("array-1.0", 1, first=7)[0]
     with suppress(zmq.Again):  # there may be no connection to put it into
         stranger.send_multipart(message.parts, zmq.NOBLOCK)
-    take(arrivals, lambda _: source.refused > 0)
+    take(arrivals, lambda _: source.gauge()["refused"] > 0)
     assert source.senders == 0
     friend = open_sender(closing_all, zmq.PUSH, ring.client("friend"), source.endpoint, bind=False)
     for message in images("array-1.0", 2):
@@ -158,7 +158,7 @@ def test_a_key_that_is_added_lets_in_without_a_restart(
     (ring.allowed / "broken.key").write_text("no key at all")
     with ExitStack() as for_now:
         open_sender(for_now, zmq.PUSH, ring.client("stranger"), source.endpoint, bind=False)
-        take(arrivals, lambda _: source.refused > 0)
+        take(arrivals, lambda _: source.gauge()["refused"] > 0)
     public = read_secret(ring.folder / "stranger.key_secret")[0].decode()
     assert f"127.0.0.1 was refused: its public key {public} is not in {ring.allowed}" in caplog.text
     ring.allow("stranger")
@@ -174,7 +174,7 @@ def test_a_camera_that_wants_other_keys_is_an_event_and_tried_again(
     sender = open_sender(closing_all, zmq.PUSH, ring.server, LOOPBACK, bind=True)
     endpoint = sender.getsockopt_string(zmq.LAST_ENDPOINT)
     source, arrivals = open_source(closing_all, Place(endpoint, keys=ring.wrong()[wrong]))
-    found = take(arrivals, lambda _: source.refused > 2)
+    found = take(arrivals, lambda _: source.gauge()["refused"] > 2)
     (sentence,) = sentences_in(found)
     assert sentence.startswith(f"{endpoint}: there is something, but no sender that agrees with this source on keys")
     if wrong == "a key that is not allowed":
@@ -201,7 +201,7 @@ def test_a_folder_of_keys_that_goes_away_lets_nobody_in_and_harms_nobody(ring: R
     take(arrivals, lambda _: source.senders == 1)
     ring.allowed.rename(ring.folder / "elsewhere")
     open_sender(closing_all, zmq.PUSH, ring.client("friend"), source.endpoint, bind=False)
-    take(arrivals, lambda _: source.refused > 0)
+    take(arrivals, lambda _: source.gauge()["refused"] > 0)
     friend.send_multipart(images("array-1.0", 1)[0].parts)
     assert values_in(take(arrivals, has(1))) == [0]
     assert source.senders == 1

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import pytest
+import zmq
 
-from daemon.client import Atoms, Client, Event
+from daemon.client import Atoms, Client, Event, Status
 from daemon.keys import make_keys
 from daemon.ledger import read_history
 from daemon.sources.spool import Spool
@@ -37,6 +39,20 @@ signal_below = 1e9
 """
 
 
+FOLDER_CONFIG = """
+[[sources]]
+name = "camera"
+type = "directory"
+path = "{folder}"
+model = "{model}"
+pixel_size_angstrom = 0.1
+
+[publish.zeromq]
+endpoint = "tcp://127.0.0.1:*"
+replay_endpoint = "tcp://127.0.0.1:*"
+"""
+
+
 class Live:
     """A daemon whose endpoints the system chooses."""
 
@@ -47,10 +63,17 @@ class Live:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, message_format: str = "array-1.0", keys: str = "") -> None:
-        self._config.write_text(CONFIG.format(format=message_format, model=self._model, keys=keys))
+        self._run(CONFIG.format(format=message_format, model=self._model, keys=keys))
+        self.camera = self._said(r"bound to (\S+)")
+
+    def watch(self, folder: Path) -> None:
+        """Start it with a folder in place of a camera."""
+        self._run(FOLDER_CONFIG.format(folder=folder, model=self._model))
+
+    def _run(self, config: str) -> None:
+        self._config.write_text(config)
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([self._command, "run", "--config", self._config], stderr=log)
-        self.camera = self._said(r"bound to (\S+)")
         self.endpoint, self.replay_endpoint = self._said(r"sent from (\S+), "), self._said(r"again from (\S+)")
 
     def replay(self, *arguments: object) -> None:
@@ -125,6 +148,56 @@ def test_the_same_with_keys(live: Live, tmp_path: Path, write_frame: WriteFrame)
 
     with live.client(secret_key=secret, server_key=daemon) as client:
         assert [atoms.table.num_rows for atoms in islice(client, 2)] == [3, 8]
+    assert live.end() == 0
+
+
+def statuses(client: Client) -> Iterator[dict[str, Any]]:
+    """What each heartbeat says of the source."""
+    for status in client:
+        yield status.header["sources"]["camera"]
+
+
+def test_a_heartbeat_tells_how_each_source_is(live: Live, tmp_path: Path, write_frame: WriteFrame) -> None:
+    session = write_session(tmp_path / "session", write_frame, 3, 8, 5)
+    (session / "frame1.json").unlink()  # no pixel size, and no lattice that tells one
+    live.start()
+    with live.client(Status) as client:
+        camera = next(statuses(client))
+        assert (camera["connected"], camera["senders"], camera["seconds_since_last_frame"]) == (False, 0, None)
+        assert camera["endpoint"] == live.camera
+        ((model, backend),) = camera["models"].items()
+        assert model == "blobs"
+        assert "CPU" in backend
+        assert camera["waiting"] == dict.fromkeys(("prepare", "infer", "decode", "publish", "draw"), 0)
+
+        with zmq.Context() as context, context.socket(zmq.PUSH) as sender:
+            sender.linger = 0
+            sender.connect(live.camera)
+            camera = next(camera for camera in statuses(client) if camera["connected"])
+            assert camera["senders"] == 1
+        next(camera for camera in statuses(client) if not camera["connected"])
+
+        live.replay(session, "--format", "array-1.0")
+        camera = next(camera for camera in statuses(client) if camera["analysed"] == 2)
+        assert (camera["received"], camera["failed"], camera["skipped"], camera["dropped"]) == (3, 1, 0, {})
+        assert camera["seconds_since_last_frame"] < PATIENCE_SECONDS
+        assert camera["spool_bytes"] > 0
+    assert live.end() == 0
+
+
+def test_a_heartbeat_tells_that_a_folder_is_out_of_reach(live: Live, tmp_path: Path, write_frame: WriteFrame) -> None:
+    folder = tmp_path / "incoming"
+    folder.mkdir()
+    live.watch(folder)
+    with live.client(Status) as client:
+        next(camera for camera in statuses(client) if camera["connected"])
+        write_frame(folder / "frame.npy", blobs=4)
+        camera = next(camera for camera in statuses(client) if camera["analysed"] == 1)
+        assert (camera["received"], camera["folder"]) == (1, str(folder))
+        folder.rename(tmp_path / "away")
+        next(camera for camera in statuses(client) if not camera["connected"])
+        (tmp_path / "away").rename(folder)
+        next(camera for camera in statuses(client) if camera["connected"])
     assert live.end() == 0
 
 

@@ -129,6 +129,33 @@ def test_without_a_daemon_that_is_said(station: Station, start_tail: Callable[..
     assert tail.stop() == 0
 
 
+def test_how_a_source_is_stands_there_at_first_and_when_it_changes(
+    station: Station, start_tail: Callable[..., Tail]
+) -> None:
+    gauge = {
+        "connected": False, "senders": 0, "refused": 2, "endpoint": "tcp://127.0.0.1:9999",
+        "received": 12, "seconds_since_last_frame": 3.2, "analysed": 9, "failed": 1, "skipped": 0,
+        "dropped": {"a newer frame came first": 2}, "waiting": {"prepare": 0, "infer": 1, "draw": 4},
+        "models": {"graphene": "openvino CPU f32"},
+    }  # fmt: skip
+    station.status = lambda: {"sources": {"camera": gauge}}
+    tail = start_tail()
+    assert "Following" in tail.notice()
+    assert tail.notice()[10:] == (
+        "camera: 0 senders at tcp://127.0.0.1:9999 (refused 2 times: see docs/keys.md); last frame 3 s ago; "
+        "12 received, 9 analysed, 1 failed, 2 dropped (a newer frame came first); waiting: 1 to infer, 4 to draw; "
+        "graphene on openvino CPU f32"
+    )
+    gauge |= {"connected": True, "senders": 1, "refused": 0, "seconds_since_last_frame": None}
+    assert tail.notice()[10:].startswith("camera: 1 sender at tcp://127.0.0.1:9999; no frame yet; 12 received")
+    station.stop()
+    assert "fell silent" in tail.notice()
+    station.start()
+    assert "Following" in tail.notice()
+    assert "camera: 1 sender" in tail.notice()
+    assert tail.stop() == 0
+
+
 def test_json_lines_are_headers(station: Station, start_tail: Callable[..., Tail]) -> None:
     messages = [station.post_atoms("one"), station.post_atoms("two"), station.post_event("It broke.", "two")]
     tail = start_tail("--json", "--from-start", "--source", "two")
