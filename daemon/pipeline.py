@@ -230,8 +230,10 @@ class Pipeline:
         """See `daemon.stage.Overseer`."""
         try:
             self._outlet.drop(arrival)
-        except OSError as error:
-            log.error("%s: %s stays in the ledger: %s", arrival.source, arrival.subject.name, explain(error))
+        except Exception as error:
+            unforeseen = None if is_foreseen(error) else error
+            name = arrival.subject.name
+            log.error("%s: %s stays in the ledger: %s", arrival.source, name, explain(error), exc_info=unforeseen)
 
     def _report(self, failure: Failure, arrival: Arrival | None = None) -> None:
         """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
@@ -255,6 +257,8 @@ class Pipeline:
             except Exception as error:
                 unforeseen = None if is_foreseen(error) else error
                 log.error("%s: the event was not written: %s", failure.source, explain(error), exc_info=unforeseen)
+                if arrival is not None:
+                    self._outlet.leave(arrival)
 
 
 def _waited_ms(arrival: Arrival) -> float:

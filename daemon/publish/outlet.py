@@ -148,6 +148,13 @@ class Outlet:
         """Publish an event that an acquisition script may act on."""
         self._settle(self._ledger.post(topic_of(EVENT, source), event_header(source, what), b""))
 
+    def leave(self, arrival: Arrival) -> None:
+        """Note that nothing more comes of a frame in this run, though nothing was published of it."""
+        frame = (arrival.source, arrival.subject.frame_id)
+        self._begun.discard(frame)
+        with suppress(OSError):  # at worst it counts as begun once more
+            self._ledger.end(*frame)
+
     def drop(self, arrival: Arrival) -> None:
         """Forget a frame that was begun, and given up for a newer one."""
         self._forget(arrival)

@@ -1,12 +1,17 @@
 """A frame that brings the daemon down is found among those that were in work with it, and set aside by name."""
 
+import errno
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+import pytest
 
 from daemon.errors import HrtemdError
 from daemon.ledger import Ledger, LedgerLimits, read_history
@@ -53,6 +58,26 @@ def test_frames_that_were_in_work_when_the_process_died_go_their_way_alone(tmp_p
         {arrival.subject.frame_id} for arrival in suspects
     ]
     assert set(company) == {f"camera{index}" for index in range(6)}
+
+
+def test_a_suspect_is_not_kept_waiting_by_a_frame_whose_failure_could_not_be_written(
+    tmp_path: Path, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suspect = arrival_of("camera", 1)
+    with closing(Ledger(tmp_path / "ledger.sqlite", LedgerLimits(2**30, 30))) as ledger:
+        ledger.receive("camera", suspect.subject.frame_id, suspect.origin, suspect.subject.received_at)
+        ledger.begin("camera", suspect.subject.frame_id)
+    with running(tmp_path, GatedRecogniser(blob_model), camera="lossless") as run:
+
+        def full(*_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device", "events.jsonl")
+
+        monkeypatch.setattr(run.outlet.files, "write_event", full)
+        blank = replace(arrival_of("camera", 0).subject, pixels=np.ones((64, 64), np.float32))
+        run.feeds["camera"].pass_on(replace(arrival_of("camera", 0), subject=blank))
+        run.feeds["camera"].send(1)
+        wait_for(lambda: run.published("camera") == ["camera1"])
+        assert run.ledger.attempts("camera", blank.frame_id) == 0
 
 
 def test_a_frame_that_kills_the_process_is_set_aside_and_all_others_are_published_once(
