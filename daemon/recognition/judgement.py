@@ -136,14 +136,14 @@ def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[
 
 
 def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration, sheet: _Honeycomb) -> list[str]:
-    tree = cKDTree(positions)
-    bonds = tree.query_pairs(NEIGHBOUR_REACH_BONDS * sheet.bond_angstrom, output_type="ndarray")
-    if len(bonds) < LEAST_SITES:
+    pairs = cKDTree(positions).query_pairs(SHELL_REACH_BONDS * sheet.bond_angstrom, output_type="ndarray")
+    distances = np.hypot(*(positions[pairs[:, 0]] - positions[pairs[:, 1]]).T)
+    are_bonds = distances <= NEIGHBOUR_REACH_BONDS * sheet.bond_angstrom
+    lengths = distances[are_bonds]
+    if len(lengths) < LEAST_SITES:
         return ["The atoms found are no sheet: hardly any two are as close as a bond. Is the pixel size right?"]
-    lengths = np.hypot(*(positions[bonds[:, 0]] - positions[bonds[:, 1]]).T)
-    coordination = np.bincount(bonds.ravel(), minlength=len(positions))
-    shell = tree.query_ball_point(positions, SHELL_REACH_BONDS * sheet.bond_angstrom, return_length=True) - 1
-    inside = shell >= LEAST_IN_SHELL
+    coordination = np.bincount(pairs[are_bonds].ravel(), minlength=len(positions))
+    inside = np.bincount(pairs.ravel(), minlength=len(positions)) >= LEAST_IN_SHELL
     bond, spread = float(np.median(lengths)), float(lengths.std())
     share = float(np.mean(coordination[inside] == 3)) if inside.any() else 0.0
 

@@ -1,5 +1,8 @@
 """From calibrated peaks to the rows of the atom table."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
@@ -20,19 +23,28 @@ def tabulate(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> pa
         pixel_size_angstrom: Of the acquired frame.
         manifest: Of the model.
     """
-    classes = [manifest.classes[index] for index in peaks.class_probability.argmax(axis=1)]
+    of_row = peaks.class_probability.argmax(axis=1)
+    classes = _by_row(manifest.classes, of_row)
+    kinds = [VACANCY if name == VACANCY else manifest.kind for name in manifest.classes]
+    species = [None if name in (NO_ELEMENT, VACANCY) else name for name in manifest.classes]
     n_atoms, n_atoms_probability = _count_atoms(classes, peaks.atoms_probability)
     return atom_table(
         peaks.positions,
         pixel_size_angstrom,
-        [VACANCY if name == VACANCY else manifest.kind for name in classes],
+        _by_row(kinds, of_row),
         peaks.probability,
         peaks.sigma * pixel_size_angstrom,
-        species=[None if name in (NO_ELEMENT, VACANCY) else name for name in classes],
+        species=_by_row(species, of_row),
         species_probability=peaks.class_probability.max(axis=1, initial=0.0) if len(manifest.classes) > 1 else None,
         n_atoms=n_atoms,
         n_atoms_probability=n_atoms_probability,
     )
+
+
+def _by_row(choices: Sequence[Any], of_row: NDArray[np.intp]) -> list[Any]:
+    """Look up each row's choice; by NumPy, since a frame may have tens of thousands of rows."""
+    chosen: list[Any] = np.array(choices, object)[of_row].tolist()
+    return chosen
 
 
 def _count_atoms(
