@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,15 @@ def test_files_that_were_written_and_not_numbered_are_published_once_without_bei
     assert header_of(table).items() <= message.header.items()
     assert finished[0] == frame.subject.frame_id
     assert ledger.state("camera", frame.subject.frame_id) == "published"
+
+
+def test_all_frames_of_a_series_are_finished_with_it_those_included_that_were_not_chosen(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    finished = list[str]()
+    series = replace(arrival(), members=("one", "two", "three", "four"))
+    failing = outlet(tmp_path, ledger, finished)
+    assert not failing.is_published(series)
+    failing.begin(series)
+    failing.write_failure(Failure("camera", series.origin, FrameError("blank.")), "blank.", series)
+    assert finished == ["one", "two", "three", "four"]
