@@ -3,7 +3,9 @@
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
@@ -12,13 +14,15 @@ from typing import Any
 import pytest
 import zmq
 
-from daemon.client import Atoms, Client, Event, Status
+from daemon.client import Atoms, Client, Event, NoResultsError, Status
 from daemon.keys import make_keys
 from daemon.ledger import read_history
 from daemon.sources.spool import Spool
 
 WriteFrame = Callable[..., Path]
 PATIENCE_SECONDS = 120.0  # the machine may be busy
+
+ANY = "tcp://127.0.0.1:*"
 
 CONFIG = """
 [[sources]]
@@ -30,8 +34,8 @@ model = "{model}"
 spool = "spool"
 {keys}
 [publish.zeromq]
-endpoint = "tcp://127.0.0.1:*"
-replay_endpoint = "tcp://127.0.0.1:*"
+endpoint = "{endpoint}"
+replay_endpoint = "{replay_endpoint}"
 {keys}
 
 [alerts]
@@ -62,8 +66,12 @@ class Live:
         self._command, self._model = command, model
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, message_format: str = "array-1.0", keys: str = "") -> None:
-        self._run(CONFIG.format(format=message_format, model=self._model, keys=keys))
+    def start(self, message_format: str = "array-1.0", keys: str = "", endpoints: Sequence[str] = (ANY, ANY)) -> None:
+        endpoint, replay_endpoint = endpoints
+        config = CONFIG.format(
+            format=message_format, model=self._model, keys=keys, endpoint=endpoint, replay_endpoint=replay_endpoint
+        )
+        self._run(config)
         self.camera = self._said(r"bound to (\S+)")
 
     def watch(self, folder: Path) -> None:
@@ -219,6 +227,47 @@ def test_a_daemon_that_was_killed_publishes_each_frame_once_and_goes_on_counting
     assert [atoms.table.num_rows for atoms in received] == [2, 4, 6, 3, 7]
     assert [atoms.sequence for atoms in received] == [1, 2, 3, 4, 5]
     assert (last.sequence, last.table.num_rows) == (6, 9)
+
+
+def test_a_client_that_iterates_while_the_daemon_dies_and_returns_loses_and_doubles_nothing(
+    live: Live, tmp_path: Path, write_frame: WriteFrame
+) -> None:
+    sockets = [f"ipc://{tmp_path}/{name}" for name in ("sent", "asked")]  # the same after a restart
+    live.start(endpoints=sockets)
+    client = live.client()
+    client._timeout_seconds = 0.5
+    seen: list[Atoms] = []
+    enough = threading.Event()
+
+    def iterate() -> None:
+        while not enough.is_set():
+            with suppress(NoResultsError):
+                seen.append(next(client))
+
+    thread = threading.Thread(target=iterate)
+    thread.start()
+    try:
+        for round_, ending in enumerate((signal.SIGKILL, signal.SIGTERM, signal.SIGKILL)):
+            session = write_session(tmp_path / f"session{round_}", write_frame, *range(1 + round_, 7 + round_))
+            live.replay(session, "--format", "array-1.0")
+            live.end(ending)
+            live.start(endpoints=sockets)
+        live.replay(write_session(tmp_path / "last", write_frame, 20), "--format", "array-1.0")
+        with live.client() as late:
+            published = []
+            while not published or published[-1].table.num_rows != 20:
+                published.append(next(late))
+        deadline = monotonic() + PATIENCE_SECONDS
+        while len(seen) < len(published) and monotonic() < deadline:
+            sleep(0.1)
+        sleep(1.5)  # in which nothing may come twice
+    finally:
+        enough.set()
+        thread.join()
+        client.close()
+    assert [atoms.sequence for atoms in seen] == list(range(1, len(published) + 1))
+    assert [atoms.header for atoms in seen] == [atoms.header for atoms in published]
+    assert len({atoms.header["frame_id"] for atoms in seen}) == len(seen)
 
 
 def test_what_goes_wrong_is_an_event_and_stands_in_the_ledger(
