@@ -386,7 +386,7 @@ def test_a_waiting_coroutine_can_be_cancelled_and_goes_on(station: Station) -> N
 def test_the_client_imports_nothing_heavy() -> None:
     script = (
         "import sys, daemon.client\n"
-        "heavy = 'openvino cv2 onnxruntime rsciio pandas scipy PIL pydantic watchdog sqlite3 imagecodecs dectris cbor2'\n"
+        "heavy = 'openvino cv2 onnxruntime rsciio pandas scipy PIL pydantic watchdog sqlite3 imagecodecs cbor2'\n"
         "ours = 'recognition sources readers config ledger publish pipeline service'\n"
         "names = heavy.split() + [f'daemon.{name}' for name in ours.split()]\n"
         "print([name for name in names if name in sys.modules])"
