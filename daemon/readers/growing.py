@@ -19,7 +19,7 @@ from daemon.errors import FrameError
 from daemon.readers import rosettasciio
 from daemon.readers.guard import cannot_be_read, demote_log, errors_logged, guarded
 from daemon.readers.limits import ReadLimits
-from daemon.readers.stack import ImageStack
+from daemon.readers.stack import ImagesInFile, ImageStack
 
 MRC_SUFFIXES = frozenset({".mrc", ".mrcs"})
 TIFF_SUFFIXES = frozenset({".tif", ".tiff"})
@@ -111,6 +111,23 @@ def read_growing(path: Path, images: range, limits: ReadLimits) -> tuple[ImageSt
     return replace(rosettasciio.read_beginning(path), pixels=pixels), max(images.stop, layout.announced or 0)
 
 
+def read_mrc(path: Path, limits: ReadLimits) -> list[ImageStack]:
+    """Open an MRC file that is whole; its images are read when they are loaded.
+
+    Raises:
+        FrameError: It holds no HRTEM images, or fewer than its header says.
+    """
+    (stack,) = rosettasciio.read(path, limits)
+    size = path.stat().st_size
+    layout = _layout_of(path, size, 0)
+    if not isinstance(layout, _MrcLayout):
+        return [stack]
+    shape = stack.pixels.shape
+    if layout.images_within(size) < prod(shape[:-2]):
+        raise cannot_be_read(path.name, f"its header promises {prod(shape[:-2])} images")
+    return [replace(stack, pixels=layout.images(path, shape))]
+
+
 class _MrcLayout:
     """Images one after the other behind a header, whatever that says of their number."""
 
@@ -131,12 +148,10 @@ class _MrcLayout:
         return int(max(n_bytes - self.first_at, 0) // self.image_bytes)
 
     def read(self, path: Path, index: int) -> NDArray[Any]:
-        with path.open("rb") as file:
-            file.seek(self.first_at + index * self.image_bytes)
-            content = file.read(self.image_bytes)
-        if len(content) < self.image_bytes:
-            raise EOFError("the file has become shorter")
-        return np.frombuffer(content, self.dtype.newbyteorder("<")).reshape(self.shape)
+        return self.images(path, (index + 1, *self.shape))[(index,)]
+
+    def images(self, path: Path, shape: tuple[int, ...]) -> ImagesInFile:
+        return ImagesInFile(path, self.dtype.newbyteorder("<"), self.first_at, shape)
 
 
 class _TiffLayout:

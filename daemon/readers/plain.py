@@ -4,14 +4,14 @@ import zipfile
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import FrameError
 from daemon.readers.limits import ReadLimits
-from daemon.readers.stack import LAZY_FROM_BYTES, ImageStack
+from daemon.readers.stack import LAZY_FROM_BYTES, ImagesInFile, ImageStack
 
 _CHANNELS = (3, 4)
 """Red, green, blue, and perhaps opacity."""
@@ -29,12 +29,14 @@ def read_png(path: Path, limits: ReadLimits) -> list[ImageStack]:
 
 def read_npy(path: Path, limits: ReadLimits) -> list[ImageStack]:
     """Read one array, (height, width) or (images, height, width)."""
-    is_lazy = path.stat().st_size >= LAZY_FROM_BYTES
+    size = path.stat().st_size
     with path.open("rb") as file:
-        _check_header(file, path, limits, is_lazy)
-    mmap_mode: Literal["r"] | None = "r" if is_lazy else None
-    array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)
-    return [ImageStack(_without_channels(_checked(array, path), path.name))]
+        declared = _check_header(file, path, limits, loads_by_image=size >= LAZY_FROM_BYTES)
+    if declared is None or size < LAZY_FROM_BYTES or not declared.can_be_read_by_image:
+        return [ImageStack(_without_channels(_checked(np.load(path, allow_pickle=False), path), path.name))]
+    if size < declared.first_at + prod(declared.shape) * declared.dtype.itemsize:
+        raise EOFError(f"its header promises an array of shape {declared.shape}")
+    return [ImageStack(ImagesInFile(path, declared.dtype, declared.first_at, declared.shape))]
 
 
 def read_npz(path: Path, limits: ReadLimits) -> list[ImageStack]:
@@ -58,19 +60,35 @@ READERS: dict[str, Callable[[Path, ReadLimits], list[ImageStack]]] = {
 
 def _check_header_within(archive: Path, limits: ReadLimits) -> None:
     with zipfile.ZipFile(archive) as members, members.open(members.infolist()[0]) as member:
-        _check_header(member, archive, limits, is_lazy=False)
+        _check_header(member, archive, limits, loads_by_image=False)
 
 
-def _check_header(file: IO[bytes], path: Path, limits: ReadLimits, is_lazy: bool) -> None:
+class _Declared(NamedTuple):
+    """What an array's header says of it."""
+
+    shape: tuple[int, ...]
+    is_fortran_ordered: bool
+    dtype: np.dtype[Any]
+    first_at: int
+
+    @property
+    def can_be_read_by_image(self) -> bool:
+        is_stack = len(self.shape) in (2, 3) and self.shape[-1] not in _CHANNELS
+        return is_stack and not self.is_fortran_ordered and self.dtype.kind in "uif"
+
+
+def _check_header(file: IO[bytes], path: Path, limits: ReadLimits, loads_by_image: bool) -> _Declared | None:
     """Look at the size that an array declares of itself; what is no array is left to `np.load`."""
     if file.read(6) != np.lib.format.MAGIC_PREFIX:
-        return
+        return None
     version = tuple(file.read(2))
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    declared = _Declared(*read_header(file), file.tell())
+    shape = declared.shape
     limits.check_frame(shape if len(shape) < 3 or shape[-1] not in _CHANNELS else shape[:-1], path.name)
-    if not is_lazy:
-        limits.check_bytes(prod(shape) * dtype.itemsize, path.name)
+    if not (loads_by_image and declared.can_be_read_by_image):
+        limits.check_bytes(prod(shape) * declared.dtype.itemsize, path.name)
+    return declared
 
 
 def _checked(array: Any, path: Path) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from daemon.frames import Frame, make_frame_id, validate_pixels
 from daemon.readers import plain, rosettasciio
 from daemon.readers.calibration import calibrate
 from daemon.readers.files import SUFFIXES
-from daemon.readers.growing import read_growing
+from daemon.readers.growing import MRC_SUFFIXES, read_growing, read_mrc
 from daemon.readers.guard import guarded
 from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
 from daemon.readers.sidecar import merge, read_sidecar
@@ -109,7 +109,9 @@ def _written_at(path: Path) -> datetime:
 
 
 def _read_stacks(path: Path, limits: ReadLimits) -> list[ImageStack]:
-    stacks = plain.READERS.get(path.suffix.lower(), rosettasciio.read)(path, limits)
+    suffix = path.suffix.lower()
+    read = read_mrc if suffix in MRC_SUFFIXES else plain.READERS.get(suffix, rosettasciio.read)
+    stacks = read(path, limits)
     for stack in stacks:
         limits.check_frame(stack.pixels.shape, path.name)
     return stacks

@@ -93,9 +93,10 @@ def _signals(path: Path, limits: ReadLimits) -> list[dict[str, Any]]:
     demote_log("rsciio")
     demote_log("tifffile")
     reader = importlib.import_module(f"rsciio.{plugin}")
-    lazy = plugin in _LAZY_PLUGINS and path.stat().st_size >= LAZY_FROM_BYTES
-    if not lazy:
+    loads_by_image = plugin in _LAZY_PLUGINS and path.stat().st_size >= LAZY_FROM_BYTES
+    if not loads_by_image:
         limits.check_bytes(_bytes_in_memory(path, plugin), path.name)
+    lazy = loads_by_image or plugin == "mrc"  # of which only the header is wanted; see `daemon.readers.growing`
     options = _EMD_OPTIONS if plugin == "emd" else {}
     with errors_logged("tifffile") as errors:
         try:

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import prod
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +26,40 @@ UNCALIBRATED = Axis()
 
 
 @dataclass(frozen=True)
+class ImagesInFile:
+    """Stands for an array whose bytes lie in a file as they are; each image is read when it is asked for.
+
+    It is not mapped into memory: a program that cuts a mapped file short takes the whole process with it.
+
+    Attributes:
+        path: The file.
+        dtype: Of a pixel, with its byte order.
+        first_at: Where the array begins, in bytes.
+        shape: Of the array, (..., height, width).
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    first_at: int
+    shape: tuple[int, ...]
+
+    def __getitem__(self, position: tuple[int, ...]) -> NDArray[Any]:
+        index = int(np.ravel_multi_index(position, self.shape[:-2])) if position else 0
+        size = prod(self.shape[-2:]) * self.dtype.itemsize
+        with self.path.open("rb") as file:
+            file.seek(self.first_at + index * size)
+            content = file.read(size)
+        if len(content) < size:
+            raise EOFError("the file has become shorter")
+        return np.frombuffer(content, self.dtype).reshape(self.shape[-2:])
+
+
+@dataclass(frozen=True)
 class ImageStack:
     """One image, or several of the same size.
 
     Attributes:
-        pixels: Shape (..., height, width); a NumPy array, or a Dask or memory-mapped one that loads when it is read.
+        pixels: Shape (..., height, width); a NumPy array, or something like it that loads when it is read.
         y: The step from row to row.
         x: The step from column to column.
         acquisition: As far as the file tells, the same for all images.

@@ -287,6 +287,30 @@ def test_a_file_cut_short_gives_no_frame(tmp_path: Path, name: str) -> None:
         assert "cut short" in refusal(path)
 
 
+@pytest.mark.parametrize("name", ["serialem.mrc", "numpy.npy"])
+def test_a_file_cut_short_while_it_is_read_ends_nothing_but_its_frames(tmp_path: Path, name: str) -> None:
+    """A process that reads a memory-mapped file beyond its new end is killed by the kernel; so it is another one."""
+    (WRITERS | {"numpy.npy": np.save})[name](tmp_path / name, np.ones((3, 256, 256), np.uint16))
+    script = (
+        "import os, sys\n"
+        "from daemon.readers import plain, read_frames, rosettasciio\n"
+        "from pathlib import Path\n"
+        "plain.LAZY_FROM_BYTES = rosettasciio.LAZY_FROM_BYTES = 0\n"
+        "frames = read_frames(Path(sys.argv[1]), pixel_size_angstrom=0.1)\n"
+        "print(next(frames).name)\n"
+        "os.truncate(sys.argv[1], 2000)\n"
+        "print(*frames, sep='\\n')\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / name], capture_output=True, text=True, timeout=200, check=True
+    )
+    first, *others = run.stdout.splitlines()
+    stem = Path(name).stem
+    assert first == f"{stem}-0000"
+    assert [line.split(":")[0] for line in others] == [f"{stem}-0001", f"{stem}-0002"]
+    assert all("the file has become shorter" in line for line in others)
+
+
 def test_numpy_and_png(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", PIXELS.astype(">f4"))
     np.savez_compressed(tmp_path / "b.npz", frame=PIXELS)
