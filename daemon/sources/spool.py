@@ -116,7 +116,11 @@ class Spool:
                 self._begin_segment(opening, messages[0].received_at)
             assert self._newest is not None
             number, segment = self._newest, self._segments[self._newest]
-            segment.bytes = append_records(segment.path, segment.bytes, messages)
+            try:
+                segment.bytes = append_records(segment.path, segment.bytes, messages)
+            except OSError:
+                self._remove_finished(with_newest=True)  # it may be what fills the disk
+                raise
             first = segment.records
             segment.records += len(messages)
             return [Ticket(number, first + place) for place in range(len(messages))]

@@ -165,6 +165,32 @@ def test_a_full_disk_keeps_none_of_a_batch(tmp_path: Path, monkeypatch: pytest.M
     assert numbers_kept(Spool(tmp_path, ROOM)) == [1, 4]
 
 
+def test_a_disk_that_the_spool_itself_fills_has_room_once_all_of_it_is_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an append finds no room for fits when it is tried again."""
+    room = 2000
+    fsync = os.fsync
+
+    def fsync_on_a_small_disk(descriptor: int) -> None:
+        if sum(file.stat().st_size for file in tmp_path.glob("*.spool")) > room:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_on_a_small_disk)
+    spool = Spool(tmp_path, ROOM)
+    (ticket,) = spool.append([message(1, size=1500)])
+    spool.expect(ticket, ["a"])
+    with pytest.raises(OSError, match="No space left"):
+        spool.append([message(2, size=1500)])
+    assert numbers_kept(Spool(tmp_path, ROOM)) == [1], "what is unfinished stays"
+    spool.finished("a")
+    with pytest.raises(OSError, match="No space left"):
+        spool.append([message(2, size=1500)])
+    spool.append([message(2, size=1500)])
+    assert numbers_kept(Spool(tmp_path, ROOM)) == [2]
+
+
 WRITER = """
 import sys
 from datetime import UTC, datetime
