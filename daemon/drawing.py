@@ -11,23 +11,30 @@ from daemon.drops import Drops
 from daemon.inbox import Policy
 from daemon.publish.outlet import Outlet
 from daemon.recognition.recogniser import Recognition
-from daemon.sources.source import Failure
+from daemon.sources.source import Arrival, Failure
 
 WAITING_BYTES = 512 * 2**20
 """Memory for frames whose overlays wait."""
+
+WAITING_OVERLAYS = 256
+"""So many overlays may wait: each takes more memory than its pixels, and of small frames there could be very many."""
 
 FINISH_SECONDS = 5.0
 """After a request to stop, as long is drawn what waits."""
 
 NEWER = "the overlay of a newer frame came first"
-NO_ROOM = "overlay; too many wait, it is drawn after the next start"
-STOPPED = "overlay; stopped before it was drawn, which is done after the next start"
+NO_ROOM = "overlay; too many wait"
+STOPPED = "overlay; stopped before it was drawn"
 
 
 class _Waiting(NamedTuple):
-    source: str
+    arrival: Arrival
     stem: Path
     recognition: Recognition
+
+    @property
+    def source(self) -> str:
+        return self.arrival.source
 
     @property
     def bytes(self) -> int:
@@ -39,9 +46,9 @@ class _Waiting(NamedTuple):
 class Drawing:
     """Draws overlays in a thread of its own, in the order of their frames.
 
-    Of a `latest` source only the newest frame's overlay waits. Those of a `lossless` source wait while there is memory
-    for them. One that is left out beyond it is drawn after the next start, since a frame without its overlay is
-    unfinished.
+    Of a `latest` source only the newest frame's overlay waits. Those of a `lossless` source wait while there is room
+    for them; one that comes beyond it is left out. What waits when the daemon stops is drawn after the next start where
+    its frame is kept, as a file or in a spool.
 
     Args:
         outlet: Where overlays go.
@@ -75,17 +82,18 @@ class Drawing:
         for waiting in self._waiting.values():
             self._drops.add(waiting.source, STOPPED)
 
-    def add(self, source: str, stem: Path, recognition: Recognition) -> None:
+    def add(self, arrival: Arrival, stem: Path, recognition: Recognition) -> None:
         """Have an overlay drawn beside its tables, or leave it out; never waits."""
-        new = _Waiting(source, stem, recognition)
+        source, new = arrival.source, _Waiting(arrival, stem, recognition)
         with self._changed:
             self._waiting.pop(stem, None)  # of what the file held before
             if self._policies[source] == "latest":
                 for older in [waiting for waiting in self._waiting.values() if waiting.source == source]:
                     del self._waiting[older.stem]
                     self._drops.add(source, NEWER)
-            elif self._waiting and new.bytes + sum(waiting.bytes for waiting in self._waiting.values()) > WAITING_BYTES:
+            elif self._waiting and not self._has_room_for(new):
                 self._drops.add(source, NO_ROOM)
+                self._outlet.finish(arrival)
                 return
             self._waiting[stem] = new
             self._changed.notify_all()
@@ -101,6 +109,11 @@ class Drawing:
                 self._outlet.write_overlay(next_.stem, next_.recognition)
             except Exception as error:
                 self._report(Failure(next_.source, f"{next_.stem} (overlay)", error))
+            self._outlet.finish(next_.arrival)
+
+    def _has_room_for(self, new: _Waiting) -> bool:
+        waiting_bytes = sum(waiting.bytes for waiting in self._waiting.values())
+        return len(self._waiting) < WAITING_OVERLAYS and waiting_bytes + new.bytes <= WAITING_BYTES
 
     def _next(self) -> _Waiting | None:
         with self._changed:

@@ -157,10 +157,12 @@ class Pipeline:
         arrival = job.arrival
         if self._is_done(arrival):
             self._counts[arrival.source]["skipped"] += 1
+            self._outlet.finish(arrival)
             return None
-        if not self._wait_for_its_turn(arrival):
-            return None
-        self._outlet.begin(arrival)
+        if not self._outlet.is_out(arrival):  # else it is only drawn, which is no reason to set it aside
+            if not self._wait_for_its_turn(arrival):
+                return None
+            self._outlet.begin(arrival)
         return self._recogniser_of(arrival).prepare(job.content)
 
     def _infer(self, job: Job[Prepared]) -> Inferred:
@@ -181,7 +183,7 @@ class Pipeline:
         log.info("%s", _log_line(arrival, recognition))
         try:
             if self._outlet.files.overlays:
-                self._drawing.add(arrival.source, stem, recognition)
+                self._drawing.add(arrival, stem, recognition)
             if watch := self._alerts.get((arrival.source, recognition.model_sha256)):
                 self._tell(watch.of(arrival, recognition), arrival.source)
         except Exception as error:  # its result is out, and must not come twice
@@ -190,7 +192,7 @@ class Pipeline:
     def _is_done(self, arrival: Arrival) -> bool:
         is_published = self._outlet.is_published(arrival)
         if arrival.source in self._sent_once:
-            return is_published
+            return is_published and not (self._outlet.is_out(arrival) and not self._outlet.files.has_results(arrival))
         return arrival.resumed and self._outlet.has_results(arrival)
 
     def _wait_for_its_turn(self, arrival: Arrival) -> bool:

@@ -24,6 +24,8 @@ from daemon.sources.source import Arrival
 OVERLAY_SUFFIX = ".overlay.png"
 """No file of this name is ever read as a frame."""
 
+_TABLES = (".atoms.csv", ".atoms.parquet")
+
 _LONGEST_NAME_BYTES = 200
 
 _Owner = tuple[Any, Any]
@@ -61,7 +63,7 @@ class FilePublisher:
 
     def write_tables(self, arrival: Arrival, table: pa.Table) -> Path:
         """Write an atom table, with its header, as CSV and Parquet; return the stem that its files share."""
-        stem = self._stem_for(arrival.subject.name, arrival)
+        stem = self.stem_of(arrival)
         stem.parent.mkdir(parents=True, exist_ok=True)
         with replacing(_named(stem, ".atoms.csv")) as temporary:
             write_csv(table, temporary)
@@ -90,16 +92,20 @@ class FilePublisher:
 
     def has_results(self, arrival: Arrival) -> bool:
         """Whether this very frame, by its content and since its sidecar changed, has all its files."""
-        stem = self._stem_for(arrival.subject.name, arrival)
+        return self.has_tables(arrival) and self._is_complete(self.stem_of(arrival))
+
+    def has_tables(self, arrival: Arrival) -> bool:
+        """Whether it has all but perhaps its overlay."""
+        stem = self.stem_of(arrival)
         return (
-            self._is_complete(stem)
+            self._has_files(stem, _TABLES)
             and (_header(stem) or {}).get("frame_id") == arrival.subject.frame_id
             and _tabled_at(stem) >= arrival.described_at
         )
 
     def read_table(self, arrival: Arrival) -> pa.Table:
         """Return the table that was written for a frame or series."""
-        return read_parquet(_named(self._stem_for(arrival.subject.name, arrival), ".atoms.parquet"))
+        return read_parquet(_named(self.stem_of(arrival), ".atoms.parquet"))
 
     def newer_result(self, source: str, file: Path, folder: PurePosixPath, changed_at: float) -> str | None:
         """Return the id of the frame in a file of one, without reading it; None where not all its results are there.
@@ -118,8 +124,9 @@ class FilePublisher:
         except OSError:  # the results are out of reach, so the frame must not count as done
             return None
 
-    def _stem_for(self, name: str, arrival: Arrival) -> Path:
-        return self._free_stem(name, arrival.folder, arrival.source, arrival.origin)
+    def stem_of(self, arrival: Arrival) -> Path:
+        """Return the path and name that the files of a frame or series share."""
+        return self._free_stem(arrival.subject.name, arrival.folder, arrival.source, arrival.origin)
 
     def _free_stem(self, name: str, folder: PurePosixPath, source: str, origin: str) -> Path:
         """Return the first stem that is unused, or used by this origin."""
@@ -141,7 +148,9 @@ class FilePublisher:
         raise AssertionError("count() does not end")
 
     def _is_complete(self, stem: Path) -> bool:
-        suffixes = [".atoms.csv", ".atoms.parquet"] + [OVERLAY_SUFFIX] * self.overlays
+        return self._has_files(stem, _TABLES + (OVERLAY_SUFFIX,) * self.overlays)
+
+    def _has_files(self, stem: Path, suffixes: tuple[str, ...]) -> bool:
         return all(_named(stem, suffix).exists() for suffix in suffixes)
 
 

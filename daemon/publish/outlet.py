@@ -37,7 +37,7 @@ class Outlet:
         files: Where they go as files.
         ledger: Numbers and keeps them.
         broadcast: Sends them to programs that listen; None where none may.
-        finish: By source, what forgets a frame that is published or given up; for sources that keep frames until then.
+        finish: By source, what forgets a frame of which nothing is left to do; for sources that keep frames until then.
     """
 
     def __init__(
@@ -68,9 +68,15 @@ class Outlet:
         subject = arrival.subject
         frame = subject.reference if isinstance(subject, FocalSeries) else subject
         state = self._ledger.receive(arrival.source, subject.frame_id, arrival.origin, frame.received_at)
-        if state == "published":
-            self._forget(arrival)
         return state == "published"
+
+    def is_out(self, arrival: Arrival) -> bool:
+        """Whether an earlier run published the tables of this very frame or series: only its overlay may be missing."""
+        return (
+            arrival.resumed
+            and self._ledger.state(arrival.source, arrival.subject.frame_id) == "published"
+            and self.files.has_tables(arrival)
+        )
 
     def begin(self, arrival: Arrival) -> None:
         """Note that an analysis begins; one that is tried again in the same process began already.
@@ -109,9 +115,13 @@ class Outlet:
     def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
         """Publish an atom table; return the stem that its files share.
 
+        What was published by an earlier run, which ended before its overlay was drawn, is left as it is.
+
         Raises:
             OSError: It cannot be written.
         """
+        if self.is_out(arrival):
+            return self.files.stem_of(arrival)
         table = result_table(arrival, recognition)
         stem = self.files.write_tables(arrival, table)
         self._number(arrival, table)
@@ -158,7 +168,14 @@ class Outlet:
     def drop(self, arrival: Arrival) -> None:
         """Forget a frame that was begun, and given up for a newer one."""
         self._forget(arrival)
+        self.finish(arrival)
         self._ledger.forget(arrival.source, arrival.subject.frame_id)
+
+    def finish(self, arrival: Arrival) -> None:
+        """Have a source that keeps its frames forget one: nothing is left to be done with it."""
+        if finish := self._finish.get(arrival.source):
+            for frame_id in arrival.frame_ids:
+                finish(frame_id)
 
     def _number(self, arrival: Arrival, table: pa.Table) -> None:
         topic, frame = topic_of(ATOMS, arrival.source), (arrival.source, arrival.subject.frame_id)
@@ -172,11 +189,10 @@ class Outlet:
                 self._broadcast.send(message)
             if arrival is not None:
                 self._forget(arrival)
+                if message.header.get("error") or not self.files.overlays:
+                    self.finish(arrival)
         except Exception:
             log.exception("%s: result %d is published, and what follows failed", message.topic, message.sequence)
 
     def _forget(self, arrival: Arrival) -> None:
         self._begun.discard((arrival.source, arrival.subject.frame_id))
-        if finish := self._finish.get(arrival.source):
-            for frame_id in arrival.frame_ids:
-                finish(frame_id)

@@ -130,11 +130,13 @@ def test_a_result_that_can_never_be_written_holds_up_nothing(
     assert "File name too long" in (running.files.directory / "events.jsonl").read_text()
 
 
+@pytest.mark.parametrize("limit", [{"WAITING_BYTES": 3 * 64 * 64 * 4}, {"WAITING_OVERLAYS": 3}], ids=str)
 @pytest.mark.parametrize("policy", ["lossless", "latest"])
 def test_slow_drawing_never_holds_up_atoms(
-    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, policy: Policy
+    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, policy: Policy, limit: dict[str, int]
 ) -> None:
-    monkeypatch.setattr(drawing, "WAITING_BYTES", 3 * 64 * 64 * 4)
+    for name, value in limit.items():
+        monkeypatch.setattr(drawing, name, value)
     monkeypatch.setattr(drawing, "FINISH_SECONDS", 0.1)
     may_draw = Event()
     write_overlay = FilePublisher.write_overlay

@@ -123,3 +123,25 @@ def test_all_frames_of_a_series_are_finished_with_it_those_included_that_were_no
     failing.begin(series)
     failing.write_failure(Failure("camera", series.origin, FrameError("blank.")), "blank.", series)
     assert finished == ["one", "two", "three", "four"]
+
+
+def test_a_frame_that_was_published_and_not_drawn_is_drawn_and_not_published_again(
+    tmp_path: Path, ledger: Ledger, blob_model: Path
+) -> None:
+    recognition = Recogniser(find_model(str(blob_model)), "onnxruntime").recognise(arrival().subject)
+    frame, finished = replace(arrival(), resumed=True), list[str]()
+    dying = Outlet(FilePublisher(tmp_path / "results", overlays=True), ledger, finish={"camera": finished.append})
+    assert not dying.is_published(frame)
+    assert not dying.is_out(frame)
+    stem = dying.write_tables(frame, recognition)
+    assert not finished, "its overlay is still to be drawn, so it must come again should the process die now"
+
+    living = Outlet(dying.files, ledger)
+    assert living.is_published(frame)
+    assert living.is_out(frame)
+    assert not living.has_results(frame)
+    assert living.write_tables(frame, recognition) == stem
+    living.write_overlay(stem, recognition)
+
+    assert living.has_results(frame)
+    assert [message.sequence for message in ledger.after("atoms/camera", 0)] == [1]
