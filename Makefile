@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types contracts tests clean
+.PHONY: demo test lint types contracts tests torture clean
 
 demo: .venv/daemon-installed
 	$(BIN)/hrtemd demo
@@ -23,6 +23,10 @@ contracts: .venv/everything-installed
 
 tests: .venv/everything-installed
 	$(BIN)/pytest
+
+# The full form takes hours; each row leaves its result in runs/torture, so that what is there is not run again.
+torture: .venv/everything-installed
+	$(BIN)/python -m tests.torture
 
 clean:
 	rm -rf .venv
