@@ -73,14 +73,15 @@ def _series(format_name: str, chance: Random) -> list[list[bytes]]:
     keys = {"pixel_size_angstrom": 0.16, "series_id": "s", "series_index": 0} if chance.random() < 0.5 else {}
     length = chance.randint(1, 6)
     images = random.poisson(20.0, (length, SIDE, SIDE)).astype(dtype)
-    return [_undated(message.parts) for message in simulator.series([Shot(image, keys) for image in images], length)]
+    made = [message.parts for message in simulator.series([Shot(image, keys) for image in images], length)]
+    return [_undated(parts) for parts in made] if format_name == "dectris-stream2" else made
 
 
 def _undated(parts: list[bytes]) -> list[bytes]:
     """Have the start of a stream2 series tell the same time in every run."""
-    if len(parts) != 1 or cbor2.loads(parts[0]).get("type") != "start":
-        return parts
-    return [cbor2.dumps(cbor2.loads(parts[0]) | {"arm_date": datetime(2026, 11, 25, tzinfo=UTC)})]
+    message = cbor2.loads(parts[0])
+    is_start = message["type"] == "start"
+    return [cbor2.dumps(message | {"arm_date": datetime(2026, 11, 25, tzinfo=UTC)})] if is_start else parts
 
 
 def _bytes_changed(parts: list[bytes], _others: list[list[bytes]], chance: Random) -> list[bytes]:
