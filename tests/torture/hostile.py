@@ -1,8 +1,8 @@
 """Messages that are damaged or meant to harm: each is taken or refused, counted, and nothing else happens.
 
-Three parts: the faults that `hrtemd replay` makes on request, in each format; messages mutated at random, through the
-decoders as a source uses them; and such messages through real sockets into a real daemon, whose accounts are compared
-with those of the decoders alone.
+Messages mutated at random go through the decoders as a source uses them. Then the faults that `hrtemd replay` makes on
+request, in each format, and some of the mutated messages go through real sockets into a real daemon, whose accounts are
+compared with those of the decoders alone.
 """
 
 import resource
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 from random import Random
 from time import perf_counter
@@ -126,10 +126,14 @@ def hostile(folder: Path, model: Path, number: int = ASKED, seed: int = SEED) ->
         f"seed {seed}",
     )
     _fuzz_decoders(outcome, number, seed)
-    for part in ("faults", "fuzz"):
-        (folder / part).mkdir()
-    _faults_through_a_daemon(outcome, folder / "faults", model, seed)
-    _fuzz_a_daemon(outcome, folder / "fuzz", model, through_a_daemon, seed)
+    faulty = {format_name: list(_faulty(format_name, seed)) for format_name in FORMATS}
+    _through_a_daemon(
+        outcome,
+        folder,
+        model,
+        {name: chain(faulty[name], messages(name, seed, through_a_daemon)) for name in FORMATS},
+    )
+    outcome.numbers["faults"] = {name: f"{len(faulty[name])} messages with {', '.join(_FAULTS)}" for name in FORMATS}
     outcome.notes.append(
         f"Message n of a format is `tests.torture.fuzzing.chunk_of(FORMAT, {seed}, n // {MESSAGES_A_CHUNK})"
         f"[n % {MESSAGES_A_CHUNK}]`."
@@ -164,41 +168,23 @@ def _fuzz_decoders(outcome: Outcome, number: int, seed: int) -> None:
             f"the slowest took {1e3 * account.slowest_seconds:.0f} ms",
         )
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before)
-    outcome.check("memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB at most")
+    outcome.check("the decoders' memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB at most")
     outcome.numbers["decoders"] = dict(sums)
 
 
-def _faults_through_a_daemon(outcome: Outcome, folder: Path, model: Path, seed: int) -> None:
-    chance, pictures = Random(seed), Pictures(SIDE)
-    sent: dict[str, list[list[bytes]]] = {}
-    dropped: Counter[str] = Counter()
-    for format_name in FORMATS:
-        simulator = FORMATS[format_name].simulator()
-        numbers = iter(range(10**6))
-        sent[format_name] = []
-        for fault in _FAULTS.values():
-            for _ in range(_SERIES_OF_A_FAULT):
-                shots = [Shot(pictures[n], {}) for n in islice(numbers, _SHOTS_OF_A_SERIES)]
-                for message in with_faults(simulator.series(shots, len(shots)), fault, chance):
-                    if message.parts:
-                        sent[format_name].append(message.parts)
-                    else:
-                        dropped[format_name] += 1
-    _through_a_daemon(outcome, "faults", folder, model, {name: iter(messages) for name, messages in sent.items()})
-    outcome.numbers["faults"] = {
-        "kinds": list(_FAULTS),
-        "messages": {name: len(parts) for name, parts in sent.items()},
-        "left_out": dict(dropped),
-    }
+def _faulty(format_name: str, seed: int) -> Iterator[list[bytes]]:
+    """Yield series of frames with each fault, without what was lost on the way."""
+    chance, pictures, numbers = Random(f"{format_name}/{seed}"), Pictures(SIDE), count()
+    simulator = FORMATS[format_name].simulator()
+    for faults in _FAULTS.values():
+        for _ in range(_SERIES_OF_A_FAULT):
+            shots = [Shot(pictures[number], {}) for number in islice(numbers, _SHOTS_OF_A_SERIES)]
+            for message in with_faults(simulator.series(shots, len(shots)), faults, chance):
+                if message.parts:
+                    yield message.parts
 
 
-def _fuzz_a_daemon(outcome: Outcome, folder: Path, model: Path, number: int, seed: int) -> None:
-    _through_a_daemon(outcome, "fuzz", folder, model, {name: messages(name, seed, number) for name in FORMATS})
-
-
-def _through_a_daemon(
-    outcome: Outcome, what: str, folder: Path, model: Path, feeds: dict[str, Iterator[list[bytes]]]
-) -> None:
+def _through_a_daemon(outcome: Outcome, folder: Path, model: Path, feeds: dict[str, Iterator[list[bytes]]]) -> None:
     """Send messages to a daemon, and compare its accounts with those of the decoders alone."""
     sources = {_source(format_name): format_name for format_name in FORMATS}
     endpoints = {name: free_endpoint() for name in sources}
@@ -214,10 +200,8 @@ def _through_a_daemon(
         daemon.start()
         before = daemon.usage().memory_bytes
         with Listener(daemon, Atoms) as listener:
-            for name, count in _send(
-                daemon, endpoints, {_source(name): feed for name, feed in feeds.items()}, accounts
-            ).items():
-                outcome.numbers.setdefault(f"{what}_messages", {})[name] = count
+            sent = _send(daemon, endpoints, {_source(name): feed for name, feed in feeds.items()}, accounts)
+            outcome.numbers["through_a_daemon"] = dict(sent)
             came = daemon.wait_until(lambda: _are_all_in(daemon, accounts), 300.0, 1.0)
             alive = daemon.is_alive
             grown = daemon.usage().memory_bytes - before
@@ -230,13 +214,13 @@ def _through_a_daemon(
         found = {entry.frame_id for entry in entries}
         missing = set(account.frames) - found
         outcome.check(
-            f"{what}, {name}: each frame is published, or failed with an event",
+            f"{name}: each frame is published, or failed with an event",
             came and not missing and all(entry.state in ("published", "failed") for entry in entries),
             f"{len(account.frames)} frames, {sum(entry.state == 'published' for entry in entries)} published, "
             f"{sum(entry.state == 'failed' for entry in entries)} failed, {len(missing)} missing",
         )
         outcome.check(
-            f"{what}, {name}: what came before or too late is counted",
+            f"{name}: what came before or too late is counted",
             sum(drops[name].values()) - drops[name].get(WITHHELD, 0) == account.superfluous,
             f"{account.superfluous} superfluous, {drops[name]}",
         )
@@ -244,19 +228,19 @@ def _through_a_daemon(
     refused = sum(account.refused for account in accounts.values())
     counted = _number_before(said, " failed")
     outcome.check(
-        f"{what}: every rejection is counted",
+        "every rejection is counted",
         counted == refused + failed_frames,
         f"{refused} refused by the decoders, {failed_frames} by recognition; the daemon counted {counted}",
     )
-    outcome.check(f"{what}: the daemon goes on and analyses the next good frame", alive and last)
-    outcome.check(f"{what}: it stops when asked to", status == 0, f"exit status {status}")
-    outcome.check(f"{what}: memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB")
+    outcome.check("the daemon goes on and analyses the next good frame", alive and last)
+    outcome.check("it stops when asked to", status == 0, f"exit status {status}")
+    outcome.check("the daemon's memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB")
     strangers = [path for path in folder.rglob("*") if inside not in (path, *path.parents) and not path.is_dir()]
     allowed = {"config.toml", "log", "results", "results.socket", "replay.socket"}
     strangers += [path for path in inside.iterdir() if path.name not in allowed]
     strangers += [path for path in (Path("/tmp/hrtemd-was-here"), folder.parent / "x") if path.exists()]
-    outcome.check(f"{what}: nothing is written outside of the output folder", not strangers, f"{strangers[:3]}")
-    outcome.check(f"{what}: the log shows no fault in hrtemd", "Traceback" not in said, _first_fault(said))
+    outcome.check("nothing is written outside of the output folder", not strangers, f"{strangers[:3]}")
+    outcome.check("the log shows no fault in hrtemd", "Traceback" not in said, _first_fault(said))
 
 
 def _send(

@@ -5,7 +5,7 @@ which takes root; elsewhere those scenes are left out, and said to be.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import count
 from pathlib import Path
 
@@ -60,25 +60,17 @@ _MOST_MEMORY_BYTES = 150 * 2**20
 _FULL_BYTES = 2**20
 _SHARE_BEFORE = 1 / 3
 
+NEED_A_DISK = frozenset({"a full results disk", "a full spool disk", "a results folder that becomes read-only"})
+"""Scenes on a file system of their own; where none may be mounted they are left out."""
 
-def neighbours(folder: Path, model: Path, number: int = ASKED) -> Outcome:
-    """Play every scene."""
+
+def neighbours(folder: Path, model: Path, number: int = ASKED, chosen: Collection[str] = ()) -> Outcome:
+    """Play scenes: those chosen, else every one."""
     circumstances = Circumstances()
-    outcome = Outcome("neighbours", "every bad neighbour", f"each, with {number} frames of each source")
-    scenes: dict[str, Callable[[Scene], None]] = {
-        "a subscriber that stops reading": _a_subscriber_that_stops_reading,
-        "a camera that dies and returns": _a_camera_that_dies_and_returns,
-        "a folder that goes and returns": _a_folder_that_goes_and_returns,
-    }
-    on_disks: dict[str, Callable[[Scene], None]] = {
-        "a full results disk": _a_full_results_disk,
-        "a full spool disk": _a_full_spool_disk,
-        "a results folder that becomes read-only": _a_read_only_results_folder,
-    }
-    if may_mount(folder / "probe"):
-        scenes |= on_disks
-    else:
-        outcome.notes.append(f"Without root, left out: {', '.join(on_disks)}.")
+    scenes = {name: play for name, play in _scenes().items() if name in (chosen or _scenes())}
+    if not may_mount(folder / "probe"):
+        scenes = {name: play for name, play in scenes.items() if name not in NEED_A_DISK}
+    outcome = Outcome("neighbours", "every bad neighbour", f"{', '.join(scenes)}; with {number} frames of each source")
     outcome.notes.append("A console that hangs is left out: there is no console yet.")
     for place, (name, play) in enumerate(scenes.items()):
         scene_folder = folder / f"scene{place}"
@@ -352,6 +344,17 @@ def _a_read_only_results_folder(scene: Scene) -> None:
             _check_that_nothing_failed(scene, daemon)
     finally:
         unmount(results)
+
+
+def _scenes() -> "dict[str, Callable[[Scene], None]]":
+    return {
+        "a subscriber that stops reading": _a_subscriber_that_stops_reading,
+        "a camera that dies and returns": _a_camera_that_dies_and_returns,
+        "a folder that goes and returns": _a_folder_that_goes_and_returns,
+        "a full results disk": _a_full_results_disk,
+        "a full spool disk": _a_full_spool_disk,
+        "a results folder that becomes read-only": _a_read_only_results_folder,
+    }
 
 
 def _check_that_nothing_failed(scene: Scene, daemon: DaemonProcess) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.endurance import endurance, overlays
+from tests.torture.endurance import endurance
 from tests.torture.fuzzing import chunk_of
 from tests.torture.hostile import hostile
 from tests.torture.kills import kills
@@ -20,16 +20,11 @@ def assert_holds(outcome: Outcome) -> None:
 
 
 def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path, blob_model: Path) -> None:
-    assert_holds(kills(tmp_path, blob_model, number=3, seed=1))
+    assert_holds(kills(tmp_path, blob_model, number=2, seed=1))
 
 
 def test_many_frames_leave_nothing_behind(tmp_path: Path, blob_model: Path) -> None:
-    assert_holds(endurance(tmp_path, blob_model, number=800))
-
-
-def test_overlays_that_are_drawn_too_slowly_take_bounded_memory(tmp_path: Path, blob_model: Path) -> None:
-    found = overlays(tmp_path, blob_model, number=60)
-    assert_holds(found)
+    assert_holds(endurance(tmp_path, blob_model, number=600))
 
 
 def test_live_view_counts_what_it_leaves_out(tmp_path: Path, blob_model: Path) -> None:
@@ -37,7 +32,9 @@ def test_live_view_counts_what_it_leaves_out(tmp_path: Path, blob_model: Path) -
 
 
 def test_bad_neighbours_harm_nobody_else(tmp_path: Path, blob_model: Path) -> None:
-    assert_holds(neighbours(tmp_path, blob_model, number=24))
+    """A camera or folder that goes and comes back is in test_zeromq_source.py and test_directory_source.py."""
+    chosen = ["a subscriber that stops reading", "a full results disk", "a full spool disk"]
+    assert_holds(neighbours(tmp_path, blob_model, number=24, chosen=chosen))
 
 
 def test_hostile_messages_are_refused_and_counted(tmp_path: Path, blob_model: Path) -> None:
