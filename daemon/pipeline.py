@@ -192,7 +192,8 @@ class Pipeline:
     def _is_done(self, arrival: Arrival) -> bool:
         is_published = self._outlet.is_published(arrival)
         if arrival.source in self._sent_once:
-            return is_published and not (self._outlet.is_out(arrival) and not self._outlet.files.has_results(arrival))
+            lacks_its_overlay = self._outlet.is_out(arrival) and not self._outlet.files.has_results(arrival)
+            return is_published and not lacks_its_overlay
         return arrival.resumed and self._outlet.has_results(arrival)
 
     def _wait_for_its_turn(self, arrival: Arrival) -> bool:

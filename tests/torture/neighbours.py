@@ -205,9 +205,11 @@ def _a_camera_that_dies_and_returns(scene: Scene) -> None:
                 daemon.wait_until(lambda: _events(listener, "bad", "is gone")),
                 _sentences(listener, "bad"),
             )
+            scene.check("its gauge says so", daemon.wait_until(lambda: _is_connected(listener) is False))
             good.send(scene.number)
             scene.check_all_of("good", daemon, listener, scene.number)
             bad.come_back()
+            scene.check("its gauge says that it is back", daemon.wait_until(lambda: _is_connected(listener)))
             bad.send(scene.number - first)
             scene.check_all_of("bad", daemon, listener, scene.number)
         scene.check("the daemon stops when asked to", daemon.stop() == 0)
@@ -374,6 +376,10 @@ def _fill(file: Path) -> None:
                     continue
         finally:
             ballast.flush()
+
+
+def _is_connected(listener: Listener) -> bool | None:
+    return listener.status["sources"]["bad"].get("connected") if listener.status else None
 
 
 def _events(listener: Listener, source: str, words: str) -> bool:
