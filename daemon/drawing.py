@@ -86,11 +86,13 @@ class Drawing:
         """Have an overlay drawn beside its tables, or leave it out; never waits."""
         source, new = arrival.source, _Waiting(arrival, stem, recognition)
         with self._changed:
-            self._waiting.pop(stem, None)  # of what the file held before
+            if before := self._waiting.pop(stem, None):  # of what the file held before
+                self._outlet.finish(before.arrival)
             if self._policies[source] == "latest":
                 for older in [waiting for waiting in self._waiting.values() if waiting.source == source]:
                     del self._waiting[older.stem]
                     self._drops.add(source, NEWER)
+                    self._outlet.finish(older.arrival)
             elif self._waiting and not self._has_room_for(new):
                 self._drops.add(source, NO_ROOM)
                 self._outlet.finish(arrival)

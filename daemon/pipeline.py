@@ -159,10 +159,9 @@ class Pipeline:
             self._counts[arrival.source]["skipped"] += 1
             self._outlet.finish(arrival)
             return None
-        if not self._outlet.is_out(arrival):  # else it is only drawn, which is no reason to set it aside
-            if not self._wait_for_its_turn(arrival):
-                return None
-            self._outlet.begin(arrival)
+        if not self._wait_for_its_turn(arrival):
+            return None
+        self._outlet.begin(arrival)
         return self._recogniser_of(arrival).prepare(job.content)
 
     def _infer(self, job: Job[Prepared]) -> Inferred:
@@ -227,7 +226,15 @@ class Pipeline:
 
     def give_up(self, arrival: Arrival, error: Exception) -> None:
         """See `daemon.stage.Overseer`."""
-        self._report(Failure(arrival.source, arrival.origin, error), arrival)
+        failure = Failure(arrival.source, arrival.origin, error)
+        try:
+            if self._outlet.is_out(arrival):  # its table is published and stays so; it gets no overlay
+                self._report(failure)
+                self._outlet.finish(arrival)
+            else:
+                self._report(failure, arrival)
+        except Exception:
+            log.exception("%s: %s could not be given up", arrival.source, arrival.subject.name)
 
     def drop(self, arrival: Arrival) -> None:
         """See `daemon.stage.Overseer`."""

@@ -113,18 +113,20 @@ class Ledger:
         """Note that an analysis ended without a result, to be tried again; `post` with a state notes an end itself."""
         self._file.write(lambda connection: _set_attempts(connection, "0", source, frame_id))
 
-    def interrupted(self) -> set[tuple[str, str]]:
+    def interrupted(self, most_attempts: int) -> set[tuple[str, str]]:
         """Return source and id, as `storable` writes it, of frames whose analysis began and never ended.
 
         To be asked once a run, before anything is begun. Where they are several it is not known which of them the
-        process died of, so that this death counts against none.
+        process died of, so that this death counts against none; frames with `most_attempts` are known already.
         """
 
         def work(connection: sqlite3.Connection) -> set[tuple[str, str]]:
-            rows = connection.execute("SELECT source, frame_id FROM frames WHERE attempts > 0").fetchall()
-            if len(rows) > 1:
-                connection.execute("UPDATE frames SET attempts = attempts - 1 WHERE attempts > 0")
-            return set(rows)
+            rows = connection.execute("SELECT source, frame_id, attempts FROM frames WHERE attempts > 0").fetchall()
+            if sum(attempts < most_attempts for _, _, attempts in rows) > 1:
+                connection.execute(
+                    "UPDATE frames SET attempts = attempts - 1 WHERE attempts > 0 AND attempts < ?", (most_attempts,)
+                )
+            return {(source, frame_id) for source, frame_id, _ in rows}
 
         return self._file.write(work)
 

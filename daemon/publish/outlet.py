@@ -52,7 +52,7 @@ class Outlet:
         self._broadcast = broadcast
         self._finish = finish or {}
         self._begun: set[tuple[str, str]] = set()
-        self._suspects = ledger.interrupted()
+        self._suspects = ledger.interrupted(MOST_ATTEMPTS)
 
     @property
     def begun(self) -> set[tuple[str, str]]:
@@ -87,13 +87,13 @@ class Outlet:
         frame = (arrival.source, arrival.subject.frame_id)
         if frame in self._begun:
             return
-        attempts = self._ledger.begin(*frame)
-        self._begun.add(frame)
-        if attempts > MOST_ATTEMPTS:
+        if self.is_suspect(arrival) and (deaths := self._ledger.attempts(*frame)) >= MOST_ATTEMPTS:
             raise FrameError(
-                f"{arrival.subject.name} is set aside: hrtemd ended {attempts - 1} times while it analysed it. "
+                f"{arrival.subject.name} is set aside: hrtemd ended {deaths} times while it worked on it. "
                 "Please report it, with the file."
             )
+        self._ledger.begin(*frame)
+        self._begun.add(frame)
 
     def close(self) -> None:
         """Note that what was begun and not ended did not bring the daemon down."""
@@ -172,7 +172,9 @@ class Outlet:
         self._ledger.forget(arrival.source, arrival.subject.frame_id)
 
     def finish(self, arrival: Arrival) -> None:
-        """Have a source that keeps its frames forget one: nothing is left to be done with it."""
+        """Note that nothing is left to be done with a frame, and have a source that keeps its frames forget it."""
+        if (arrival.source, arrival.subject.frame_id) in self._begun:
+            self.leave(arrival)
         if finish := self._finish.get(arrival.source):
             for frame_id in arrival.frame_ids:
                 finish(frame_id)

@@ -1,4 +1,4 @@
-"""`hrtemd run`, in an engine that kills the process on every frame whose name holds `poison`."""
+"""`hrtemd run`, of which a stage, `infer` or `draw`, kills the process on every frame whose name holds `poison`."""
 
 import os
 import signal
@@ -6,15 +6,22 @@ import sys
 from pathlib import Path
 
 from daemon.config import load_configuration
+from daemon.publish.files import FilePublisher
 from daemon.recognition.package import ModelPackage
-from daemon.recognition.recogniser import Inferred, Prepared, Recogniser
+from daemon.recognition.recogniser import Inferred, Prepared, Recogniser, Recognition
 from daemon.service import run_daemon
+
+_, CONFIG, STAGE = sys.argv
+
+
+def die_of(name: str, stage: str) -> None:
+    if stage == STAGE and "poison" in name:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Poisoned(Recogniser):
     def infer(self, prepared: Prepared) -> Inferred:
-        if "poison" in prepared.subject.name:
-            os.kill(os.getpid(), signal.SIGKILL)
+        die_of(prepared.subject.name, "infer")
         return super().infer(prepared)
 
 
@@ -22,5 +29,13 @@ def load(package: ModelPackage, backend: str) -> Recogniser:
     return Poisoned(package, backend)
 
 
-if __name__ == "__main__":
-    sys.exit(run_daemon(load_configuration(Path(sys.argv[1]), verify=True), load))
+write_overlay = FilePublisher.write_overlay
+
+
+def write(files: FilePublisher, stem: Path, recognition: Recognition) -> None:
+    die_of(stem.name, "draw")
+    write_overlay(files, stem, recognition)
+
+
+FilePublisher.write_overlay = write
+sys.exit(run_daemon(load_configuration(Path(CONFIG), verify=True), load))
