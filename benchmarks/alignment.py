@@ -80,7 +80,8 @@ def main(
     cases.append(("mos2 flawless", MOS2, [flawless_sheet(seed, field) for seed in range(int(specimens) // 4)]))
     print(
         f"{'':14}{'':10}{'dose':>6}  median    95 %  if sure  lattice  modulo: median  95 %  doubtful  silent  wolf"
-        "  ratio    plain: median  95 %"
+        "  ratio    plain: median  95 %",
+        flush=True,
     )
     for name, conditions, waves in cases:
         for lens, draw in (("reference", reference), ("any lens", any_lens)):
@@ -185,10 +186,9 @@ def modulo_lattice(wave: ExitWave, error_angstrom: NDArray[np.float64]) -> float
     distances = []
     for name in SITES:
         alike = np.array(wave.species) == name
-        if not (alike & central).any():
-            continue
-        moved = wave.positions_angstrom[alike & central & ~wave.ignored] + error_angstrom
-        distances.append(cKDTree(wave.positions_angstrom[alike]).query(moved)[0])
+        if (looked_at := alike & central & ~wave.ignored).any():
+            moved = wave.positions_angstrom[looked_at] + error_angstrom
+            distances.append(cKDTree(wave.positions_angstrom[alike]).query(moved)[0])
     return min(length, float(np.median(np.concatenate(distances)))) if distances else length
 
 

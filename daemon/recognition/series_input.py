@@ -10,6 +10,7 @@ contrast it had.
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.errors import FrameError
-from daemon.recognition.preprocess import LEAST_FIELD_ANGSTROM, PreparedFrame, despeckle, enlarge, normalise, resample
+from daemon.recognition.preprocess import (
+    LEAST_FIELD_ANGSTROM,
+    Normalised,
+    PreparedFrame,
+    despeckle,
+    enlarge,
+    normalise,
+    resample,
+)
 
 SERIES_LENGTH = 3
 
@@ -30,6 +39,10 @@ DEFOCUS_UNIT_ANGSTROM = 100.0
 
 TAPS = 8
 """Pixels along each axis that make a moved one. So many keep a lattice near the Nyquist limit, which a cubic blurs."""
+
+PARALLEL_PIXELS = 2**19
+"""Frames of fewer are not worth a thread each; the trainer's, of which processes prepare many at a time, have fewer."""
+THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -90,17 +103,23 @@ def prepare_series(
             f"{LEAST_FIELD_ANGSTROM:g} × {LEAST_FIELD_ANGSTROM:g} Å; check that they show the same area, and the pixel "
             "size."
         )
-    planes, contrasts = [], []
-    for number, (frame, drift) in enumerate(zip(pixels, drift_px, strict=True), start=1):
-        moved = _move(despeckle(frame.astype(np.float32)), (left + drift[0], top + drift[1]), crop)
+
+    def prepared(index: int) -> Normalised:
+        moved = _move(despeckle(pixels[index].astype(np.float32)), np.add((left, top), drift_px[index]), crop)
         try:
-            normalised = normalise(resample(moved, pixel_size_angstrom / sampling_angstrom), sampling_angstrom)
+            return normalise(resample(moved, pixel_size_angstrom / sampling_angstrom), sampling_angstrom)
         except FrameError as error:
-            raise FrameError(f"frame {number} of the series, in order of defocus: {error}") from error
-        planes.append(normalised.image)
-        contrasts.append(enlarge(_logarithm(normalised.contrast), normalised.image.shape))
-    told = [np.full_like(planes[0], defocus / DEFOCUS_UNIT_ANGSTROM) for defocus in defocus_angstrom or ()]
-    image = np.stack([*planes, *contrasts, *told])
+            raise FrameError(f"frame {index + 1} of the series, in order of defocus: {error}") from error
+
+    if height * width < PARALLEL_PIXELS:
+        frames = [prepared(index) for index in range(SERIES_LENGTH)]
+    else:
+        with ThreadPoolExecutor(THREADS) as pool:
+            frames = list(pool.map(prepared, range(SERIES_LENGTH)))
+    shape = frames[0].image.shape
+    contrasts = [enlarge(_logarithm(frame.contrast), shape) for frame in frames]
+    told = [np.full(shape, defocus / DEFOCUS_UNIT_ANGSTROM, np.float32) for defocus in defocus_angstrom or ()]
+    image = np.stack([*(frame.image for frame in frames), *contrasts, *told])
     return PreparedSeries(image, (crop[0] / image.shape[2], crop[1] / image.shape[1]), (left, top))
 
 
@@ -113,14 +132,15 @@ def _shared_field(width: int, height: int, drift_px: NDArray[np.float64]) -> tup
     return left, top, right, bottom
 
 
-def _move(image: NDArray[np.float32], corner_px: tuple[float, float], crop: tuple[int, int]) -> NDArray[np.float32]:
+def _move(image: NDArray[np.float32], corner_px: NDArray[np.float64], crop: tuple[int, int]) -> NDArray[np.float32]:
     """Cut out the rectangle of width and height `crop` whose top-left pixel stands at `corner_px`."""
     column, row = (math.floor(place) for place in corner_px)
-    across, along = (_weights(place - math.floor(place)) for place in corner_px)
-    anchor = (TAPS // 2 - 1, TAPS // 2 - 1)
-    moved = cv2.sepFilter2D(image, -1, across, along, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
-    part: NDArray[np.float32] = moved[row : row + crop[1], column : column + crop[0]]
-    return part
+    fractions = corner_px - (column, row)
+    if fractions.any():
+        across, along = (_weights(fraction) for fraction in fractions)
+        anchor = (TAPS // 2 - 1, TAPS // 2 - 1)
+        image = cv2.sepFilter2D(image, -1, across, along, anchor=anchor, borderType=cv2.BORDER_REPLICATE)
+    return image[row : row + crop[1], column : column + crop[0]]
 
 
 def _weights(fraction: float) -> NDArray[np.float32]:
