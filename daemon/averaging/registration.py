@@ -15,17 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.series.shifts import Map, Place, highest, top
-from daemon.series.spectra import (
-    FADING_FREQUENCY,
-    LOWEST_FREQUENCY,
-    RING_FREQUENCY,
-    RINGS,
-    Grid,
-    Spectrum,
-    coarse,
-    whiten,
-    window_of,
-)
+from daemon.series.spectra import BAND, Grid, Spectrum, coarse, grid_around, whiten
 
 LARGEST_STEP_ANGSTROM = 10.0
 """Looked for, from one frame to the next; what moves farther is another area."""
@@ -52,10 +42,6 @@ NOISE_POWER = 2.0
 
 LEAST_WEIGHT = 0.05
 """What seems to be noise still counts so much: the faint frequencies of all that is no lattice are many."""
-
-_BAND = np.exp(-((RING_FREQUENCY / FADING_FREQUENCY) ** 4)) * -np.expm1(-((RING_FREQUENCY / LOWEST_FREQUENCY) ** 4))
-_BAND[RINGS] = 0
-_BAND = _BAND.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -88,17 +74,15 @@ def find_shift(average: NDArray[np.float32], frame: NDArray[np.float32], pixel_s
     """
     if not average.std() or not frame.std():
         return Shift(np.zeros(2), fit=0.0, needed=LEAST_FIT)
-    images = [coarse(image, pixel_size_angstrom) for image in (average, frame)]
-    (height, width), (rows, columns) = frame.shape, images[0].shape
-    sampling = (pixel_size_angstrom * width / columns, pixel_size_angstrom * height / rows)
-    grid = Grid.around((rows, columns), sampling, LARGEST_STEP_ANGSTROM)
-    ring = grid.ring()
-    averaged, found = (whiten(image, grid, ring) for image in images)
+    (first, sampling_angstrom), (second, _) = (coarse(image, pixel_size_angstrom) for image in (average, frame))
+    grid = grid_around(first.shape, sampling_angstrom, LARGEST_STEP_ANGSTROM)
+    averaged, found = whiten(first, grid), whiten(second, grid)
+    band = BAND[grid.ring]
 
-    search = _Search(grid, (rows, columns))
-    aperiodic = search.fits(averaged.aperiodic * _BAND[ring], found.aperiodic)
+    search = _Search(grid)
+    aperiodic = search.fits(averaged.aperiodic * band, found.aperiodic)
     power = cv2.blur(np.square(np.abs(averaged.complete)), (SPOT_PIXELS, SPOT_PIXELS))
-    weight = np.maximum(1 - NOISE_POWER / np.maximum(power, 1e-6), LEAST_WEIGHT) * _BAND[ring]
+    weight = np.maximum(1 - NOISE_POWER / np.maximum(power, 1e-6), LEAST_WEIGHT) * band
     complete = search.fits(averaged.complete * weight, found.complete)
 
     if aperiodic.max() >= LEAST_FIT:
@@ -120,18 +104,17 @@ class _Search:
 
     Args:
         grid: Of the spectra that are compared.
-        shape: Rows and columns of the images that they are of.
     """
 
-    def __init__(self, grid: Grid, shape: tuple[int, int]) -> None:
+    def __init__(self, grid: Grid) -> None:
         reach = round(LARGEST_STEP_ANGSTROM / STEP_ANGSTROM)
         self.middle = (reach, reach)
         self._steps = np.arange(-reach, reach + 1) * STEP_ANGSTROM
         self._along_x = np.exp(2j * np.pi * np.outer(grid.x, self._steps)).astype(np.complex64)
         self._along_y = np.exp(2j * np.pi * np.outer(self._steps, grid.y)).astype(np.complex64)
         # Neighbouring frequencies of a padded and tapered image vary together.
-        light = np.square(window_of(shape, grid))
-        self._together = grid.shape[0] * grid.shape[1] * float(np.square(light).sum() / light.sum() ** 2)
+        light = np.square(grid.window)
+        self._together = grid.padded[0] * grid.padded[1] * float(np.square(light).sum() / light.sum() ** 2)
 
     def fits(self, expected: Spectrum, found: Spectrum) -> Map:
         """How well `found`, whose noise has a power of 1, is `expected` shifted, in standard deviations of noise."""

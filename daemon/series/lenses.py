@@ -6,15 +6,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from daemon.series.spectra import PAIRS, RING_FREQUENCY, RINGS
+from daemon.series.spectra import BAND, PAIRS, RING_FREQUENCY
 
 Contrasts = NDArray[np.float32]
-
-LOWEST_FREQUENCY = 0.03
-"""1/Å. Below, uneven illumination stands still while the specimen drifts."""
-
-FADING_FREQUENCY = 0.6
-"""1/Å. Towards it, scattering and coherence fade."""
 
 VOLTAGES_KV = (80.0, 300.0)
 """Where nobody tells the voltage."""
@@ -44,8 +38,6 @@ def possible_contrasts(defocus_angstrom: tuple[float, ...], voltage_kv: float | 
         Shape (lenses, 3, RINGS + 1): for each of `PAIRS` and each ring.
     """
     k2 = RING_FREQUENCY**2
-    band = np.exp(-((RING_FREQUENCY / FADING_FREQUENCY) ** 4)) * -np.expm1(-((RING_FREQUENCY / LOWEST_FREQUENCY) ** 4))
-    band[RINGS] = 0
     voltages = VOLTAGES_KV if voltage_kv is None else (voltage_kv,)
     choices = np.meshgrid(
         [_wavelength_angstrom(each) for each in voltages],
@@ -58,7 +50,7 @@ def possible_contrasts(defocus_angstrom: tuple[float, ...], voltage_kv: float | 
     c10 = error - np.array(defocus_angstrom)[:, None]
     transfer = np.sin(np.pi * wavelength * k2 * (c10 + wavelength**2 / 2 * c30 * k2) - phase)
     one, other = np.transpose(PAIRS)
-    return np.asarray(transfer[:, one] * transfer[:, other] * band, np.float32)
+    return np.asarray(transfer[:, one] * transfer[:, other] * BAND, np.float32)
 
 
 @lru_cache(maxsize=8)

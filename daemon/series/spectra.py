@@ -27,6 +27,15 @@ RING_WIDTH = 0.02
 RINGS = round(HIGHEST_FREQUENCY / RING_WIDTH)
 RING_FREQUENCY = (np.arange(RINGS + 1) + 0.5) * RING_WIDTH
 
+LOWEST_FREQUENCY = 0.03
+"""1/Å. Below, uneven illumination stands still while the specimen drifts."""
+FADING_FREQUENCY = 0.6
+"""1/Å. Towards it, scattering and coherence fade."""
+BAND = np.exp(-((RING_FREQUENCY / FADING_FREQUENCY) ** 4)) * -np.expm1(-((RING_FREQUENCY / LOWEST_FREQUENCY) ** 4))
+BAND[RINGS] = 0
+BAND = BAND.astype(np.float32)
+"""How much each ring can tell."""
+
 TAPER_ANGSTROM = 8.0
 """At the border a frame fades out, or the jump there would be its strongest feature."""
 
