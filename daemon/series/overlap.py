@@ -39,15 +39,18 @@ def shared_contrast(frames: Spectrum, band: NDArray[np.float32], grid: Grid, rea
     rows, columns = (CELL_PIXELS * number for number in cells)
     shown = np.square(grid.invert(frames * np.sqrt(band)[grid.ring]))[:, :rows, :columns]
 
-    # How far a frame has faded out at each of its cells, and where each of them lies after each shift.
+    # How far a frame has faded out at each of its cells, and where they lie after shifts a cell apart.
+    maps = [4 * most + 1 for most in reach]
     down, across = (
-        fade(
-            (CELL_PIXELS * (np.arange(number) + 0.5) + np.arange(-2 * most, 2 * most + 1)[:, None]) * step,
-            length,
-        )
-        for number, most, step, length in zip(cells, reach, sampling, extent, strict=True)
+        fade((CELL_PIXELS * (np.arange(number) + 0.5) + _places(pixels)[:, None] - pixels // 2) * step, length)
+        for number, pixels, step, length in zip(cells, maps, sampling, extent, strict=True)
     )
-    window = np.outer(down[len(down) // 2], across[len(across) // 2])
+    window = np.outer(
+        *(
+            fade(CELL_PIXELS * (np.arange(number) + 0.5) * step, length)
+            for number, step, length in zip(cells, sampling, extent, strict=True)
+        )
+    )
     # The window stands in it twice, and in the correlation once for each frame.
     by_cell = [
         cv2.resize(each, cells[::-1], interpolation=cv2.INTER_AREA) / window.clip(LEAST_WINDOW) for each in shown
@@ -56,7 +59,14 @@ def shared_contrast(frames: Spectrum, band: NDArray[np.float32], grid: Grid, rea
     shared = []
     for one, other in PAIRS:
         both = np.sqrt(under_shifted[one] * under_shifted[other][::-1, ::-1])
+        both = cv2.resize(both, maps[::-1], interpolation=cv2.INTER_LINEAR)
         if one == 0:
             both = both[reach[0] : -reach[0], reach[1] : -reach[1]]
         shared.append(np.maximum(both / max(both.max(), 1e-20), LEAST_SHARE))
     return shared
+
+
+def _places(pixels: int) -> NDArray[np.float64]:
+    """Where the pixels of a map lie that is enlarged to so many, `CELL_PIXELS` times as many."""
+    number = max(1, pixels // CELL_PIXELS)
+    return (np.arange(number) + 0.5) * pixels / number - 0.5

@@ -157,7 +157,7 @@ def whiten(image: Image, grid: Grid) -> Whitened:
     image = image - image.mean()
     limit = BRIGHTEST * float(image.std())
     image = np.clip(image, -limit, limit)
-    image = (image - np.vdot(image, grid.window) / grid.window.sum()) * grid.window
+    image = (image - (image * grid.window).sum() / grid.window.sum()) * grid.window
     spectrum = grid.transform(image)
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     level = np.log(power + np.float32(1e-20) * power.max())
