@@ -11,7 +11,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -129,21 +129,21 @@ def read_public(path: Path) -> bytes:
     return _read(path)[0]
 
 
-def names_allowed(folder: Path) -> dict[bytes, str]:
-    """Read a folder of public keys: whose each of them is, by its file's name. What is no key is left out and logged.
+def read_allowed(folder: Path) -> set[bytes]:
+    """Read a folder of public keys; a file that holds none is left out and logged.
 
     Raises:
         ConfigurationError: There is no such folder.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is no folder; make it, and put the public keys (.key) into it.")
-    names = {}
+    keys = set()
     for path in sorted(folder.glob("*.key")):
         try:
-            names[read_public(path)] = path.stem
+            keys.add(read_public(path))
         except ConfigurationError as error:
             log.warning("%s", error)
-    return names
+    return keys
 
 
 def apply_keys(socket: "zmq.Socket[bytes]", keys: Keys | None) -> None:
@@ -175,7 +175,7 @@ def doorkeeper(context: "zmq.Context[zmq.Socket[bytes]]", keys: Keys | None) -> 
     if not isinstance(keys, ServerKeys):
         yield
         return
-    if not names_allowed(keys.allowed):
+    if not read_allowed(keys.allowed):
         log.warning("nobody may connect yet: there is no public key (.key) in %s", keys.allowed)
     socket = context.socket(zmq.REP)
     socket.bind(_ZAP_ENDPOINT)
@@ -210,11 +210,15 @@ def _keep_door(socket: "zmq.Socket[bytes]", folder: Path) -> None:
 
 
 def _is_allowed(key: bytes, folder: Path) -> bool:
+    """Whether a key is in a folder; whatever else is in it, or that it is gone, was told before or shows by this."""
     try:
-        return key in names_allowed(folder)
-    except Exception:  # whoever connects must get an answer, and the next one too
-        log.exception("%s: cannot be looked at, so nobody comes in", folder)
-        return False
+        for path in folder.glob("*.key"):
+            with suppress(ConfigurationError):
+                if read_public(path) == key:
+                    return True
+    except OSError as error:  # whoever connects must get an answer, and the next one too
+        log.error("%s cannot be looked at, so nobody comes in: %s", folder, error)
+    return False
 
 
 def _read(path: Path) -> tuple[bytes, bytes | None]:
@@ -228,6 +232,6 @@ def _read(path: Path) -> tuple[bytes, bytes | None]:
         raise ConfigurationError(
             f"{path}: {error.strerror or 'No such file'}; make keys with `hrtemd keys`."
         ) from error
-    except (ValueError, KeyError, struct.error) as error:
+    except (ValueError, LookupError, struct.error) as error:
         raise ConfigurationError(f"{path} holds no CURVE key ({error}); make keys with `hrtemd keys`.") from error
     return public, secret

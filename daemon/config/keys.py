@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ValidationInfo
 
 from daemon.config.section import in_folder_of_config, unusable, verifies
 from daemon.errors import ConfigurationError
-from daemon.keys import keys_for, names_allowed, read_public, read_secret
+from daemon.keys import keys_for, read_allowed, read_public, read_secret
 
 
 def _readable_by(read: Callable[[Path], object]) -> Callable[[Path, ValidationInfo], Path]:
@@ -30,7 +30,7 @@ SecretKey = Annotated[Path, AfterValidator(_readable_by(read_secret))]
 PublicKey = Annotated[Path, AfterValidator(_readable_by(read_public))]
 """A file of `hrtemd keys` that ends in `.key`."""
 
-PublicKeys = Annotated[Path, AfterValidator(_readable_by(names_allowed))]
+PublicKeys = Annotated[Path, AfterValidator(_readable_by(read_allowed))]
 """A folder of such files."""
 
 

@@ -1,11 +1,11 @@
 """CURVE keys: who has the right ones is served as without any; nobody else sends, listens or asks."""
 
-import os
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from threading import Event
 from time import monotonic
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import zmq
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from daemon.client import Atoms, Client, NoResultsError, connection
@@ -250,7 +250,7 @@ def test_a_client_with_wrong_keys_hears_nothing_and_others_go_on(ring: Ring, sta
 def test_a_client_that_was_refused_comes_by_itself_once_it_is_allowed(
     ring: Ring, station: Station, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "_SILENT_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "_SILENT_SECONDS", 3.0)  # longer than between two heartbeats
     station.post_atoms()
     with client_of(station, ring.client("stranger"), from_start=True, timeout_seconds=0.5) as client:
         with pytest.raises(NoResultsError):
@@ -277,16 +277,16 @@ def test_a_publisher_with_keys_that_never_started_leaves_nothing(ring: Ring, sta
 def test_replay_and_tail_take_keys(
     ring: Ring, station: Station, closing_all: ExitStack, hrtemd_path: Path, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "frame.npy", np.full((40, 40), 5, np.uint16))
+    frame = tmp_path / "frame.npy"
+    np.save(frame, np.full((40, 40), 5, np.uint16))
     source, arrivals = open_source(closing_all, Place(LOOPBACK, bind=True, keys=ring.server))
+    hrtemd = partial(started, closing_all, hrtemd_path)
     files = ["--secret-key", ring.folder / "friend.key_secret", "--server-key", ring.folder / "server.key"]
-    sent = _started(
-        hrtemd_path, "replay", tmp_path / "frame.npy", "--to", source.endpoint, "--format", "array-1.0", *files
-    )
+    sent = hrtemd("replay", frame, "--to", source.endpoint, "--format", "array-1.0", *files)
     assert values_in(take(arrivals, has(1))) == [5]
     assert sent.communicate(timeout=PATIENCE_SECONDS)[1] == "1 frames sent\n"
 
-    tail = _started(hrtemd_path, "tail", station.endpoint, "--replay-endpoint", station.replay_endpoint, *files)
+    tail = hrtemd("tail", station.endpoint, "--replay-endpoint", station.replay_endpoint, *files)
     assert tail.stderr
     assert "Following the daemon" in tail.stderr.readline()
     tail.send_signal(signal.SIGINT)
@@ -345,6 +345,7 @@ def test_what_is_no_secret_key_is_told(ring: Ring) -> None:
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(b"public-key")
 @given(st.binary(max_size=200) | st.text(min_size=38, max_size=42).map(lambda key: f'public-key = "{key}"'.encode()))
 def test_garbage_is_no_key_and_no_other_error(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "garbage.key_secret"
@@ -354,8 +355,9 @@ def test_garbage_is_no_key_and_no_other_error(tmp_path: Path, content: bytes) ->
         read_secret(file)
 
 
-def _started(*command: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"},
-    )  # fmt: skip
+def started(stack: ExitStack, *command: object) -> "subprocess.Popen[str]":
+    process = stack.enter_context(
+        subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    )
+    stack.callback(process.kill)
+    return process
