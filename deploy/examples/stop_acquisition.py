@@ -13,6 +13,9 @@ from daemon.client import Client, Event
 from daemon.errors import HrtemdError
 
 ENDPOINT = "tcp://127.0.0.1:5600"  # `endpoint` in [publish.zeromq] of hrtemd's config.toml
+# Where that has keys: files of this script's own key, and of hrtemd's public one; see docs/keys.md.
+SECRET_KEY = None
+SERVER_KEY = None
 
 
 def stop_on_alert(events: Client[Event], kinds: Collection[str], stop: Callable[[], None]) -> Event:
@@ -43,5 +46,5 @@ def stop_the_microscope() -> None:
 
 
 if __name__ == "__main__":
-    with Client(ENDPOINT, receive=[Event]) as events:
+    with Client(ENDPOINT, receive=[Event], secret_key=SECRET_KEY, server_key=SERVER_KEY) as events:
         stop_on_alert(events, sys.argv[1:] or ["atoms_lost"], stop_the_microscope)
