@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
+from socket import create_connection
 from threading import Event
 from typing import Any
 
@@ -267,6 +268,19 @@ def test_a_source_that_waits_for_its_turn_lets_its_sender_wait(bench: Bench) -> 
         big = Outgoing("image", [b"{}", bytes(MESSAGE_BYTES // 2)])
         with pytest.raises(zmq.Again):
             send(camera, [big] * 2000)
+
+
+def test_strangers_that_come_while_it_waits_for_its_turn_hold_up_nothing(bench: Bench) -> None:
+    """ZeroMQ itself stands still where nobody takes what its monitor tells."""
+    source = bench.source(LOOPBACK, bind=True)
+    with running(source, bench.stop) as arrivals:
+        port = int(source.endpoint.rpartition(":")[2])
+        for _ in range(1500):
+            create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS).close()
+        send(bench.sender(endpoint=source.endpoint, bind=False), images("array-1.0", 1))
+        assert values_in(take(arrivals, has(1))) == [0]
+        take(arrivals, lambda _: source.gauge()["refused"] == 1500)
+        assert source.senders == 1
 
 
 def test_hostile_ids_stay_inside_the_results_folder(bench: Bench, tmp_path: Path) -> None:
