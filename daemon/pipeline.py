@@ -177,13 +177,15 @@ class Pipeline:
         arrival = job.arrival
         latency_ms = {"wait": job.waited_ms, **job.content.latency_ms}
         recognition = replace(job.content, latency_ms=latency_ms)
+        is_only_drawn = self._outlet.is_out(arrival)
         stem = self._outlet.write_tables(arrival, recognition)
         self._counts[arrival.source]["analysed"] += 1
         log.info("%s", _log_line(arrival, recognition))
         try:
             if self._outlet.files.overlays:
                 self._drawing.add(arrival, stem, recognition)
-            if watch := self._alerts.get((arrival.source, recognition.model_sha256)):
+            watch = self._alerts.get((arrival.source, recognition.model_sha256))
+            if watch and not is_only_drawn:  # else it was told when its table was published
                 self._tell(watch.of(arrival, recognition), arrival.source)
         except Exception as error:  # its result is out, and must not come twice
             self._report(Failure(arrival.source, arrival.origin, error))

@@ -2,6 +2,7 @@
 
 import errno
 import json
+from contextlib import closing
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -9,11 +10,17 @@ from typing import Any
 import pytest
 
 from daemon import stage
+from daemon.alerts import AlertWatch
+from daemon.config.alerts import Alerts
+from daemon.drops import Drops
 from daemon.inbox import LOSSLESS_CAPACITY, NEWER
-from daemon.ledger import read_history
+from daemon.ledger import Ledger, LedgerLimits, read_history
+from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
+from daemon.publish.outlet import Outlet
+from daemon.recognition.choice import ModelChoice, Offer
 from daemon.sources.source import Arrival
-from tests.daemon.staging import GatedRecogniser, Running, running, wait_for
+from tests.daemon.staging import Feed, GatedRecogniser, Running, arrival_of, running, wait_for
 
 
 def names(source: str, *indices: int) -> list[str]:
@@ -224,3 +231,28 @@ def test_a_result_that_is_published_stays_so_whatever_fails_behind_it(
         assert run.published("camera") == ["camera0"]
         assert states(tmp_path) == {"camera0": "published"}
         assert not events_of(run)
+
+
+def test_a_frame_that_is_only_drawn_after_a_restart_is_neither_published_nor_told_again(
+    tmp_path: Path, blob_model: Path
+) -> None:
+    recogniser = GatedRecogniser(blob_model)
+    sha256 = recogniser.manifest.onnx_sha256
+    overlay = tmp_path / "results" / "camera0.overlay.png"
+    for resumed in (False, True):
+        overlay.unlink(missing_ok=True)
+        feed = Feed("camera")
+        with closing(Ledger(tmp_path / "ledger.sqlite", LedgerLimits(2**30, 30))) as ledger:
+            outlet = Outlet(FilePublisher(tmp_path / "results", overlays=True), ledger)
+            alerts = {("camera", sha256): AlertWatch(Alerts(signal_below=1e9), recogniser.manifest)}
+            models = {"camera": ModelChoice(Offer(recogniser))}
+            pipeline = Pipeline(
+                [feed], {"camera": "lossless"}, models, outlet, Drops(), on_end=lambda _: None, alerts=alerts
+            )
+            pipeline.start()
+            feed.pass_on(arrival_of("camera", 0, resumed=resumed))
+            wait_for(overlay.exists)
+            pipeline.stop()
+            assert ledger.newest("atoms/camera") == 1
+            assert ledger.newest("event/camera") == 1
+            assert outlet.begun == set()
