@@ -131,7 +131,9 @@ def _film(recipe: Recipe, rng: np.random.Generator) -> ExitWave:
     carbon = amorphous_carbon(rng, size_angstrom, thickness_angstrom, held_out=True)
     atoms = atoms_in_vacuum(["C"] * len(carbon), carbon, size_angstrom)
     specimen = Specimen(atoms, np.full(len(carbon), -1, np.int32), (), np.zeros(0, bool))
-    return simulate(specimen, simulation.field_pixels, simulation.voltage_kv, rng)
+    return simulate(
+        specimen, simulation.field_pixels, simulation.voltage_kv, rng, thermal_motion=simulation.thermal_motion
+    )
 
 
 def _stated_exposure(recipe: Recipe, rng: np.random.Generator) -> Exposure:

@@ -107,7 +107,7 @@ def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposur
         dose_per_square_angstrom=_log_uniform(rng, recipe.dose_per_square_angstrom),
         blur_angstrom=_uniform(rng, recipe.blur_angstrom),
         drift_angstrom=(drift * math.cos(angle), drift * math.sin(angle)),
-        mtf_half=rng.uniform(0.2, 1.5),
+        mtf_half=rng.uniform(*recipe.mtf_half),
         mtf_power=rng.uniform(1.2, 3.5),
         mtf_floor=rng.uniform(0, 0.4) if scintillator else 1.0,
         readout_electrons=rng.exponential(0.3) if rng.random() < 0.5 else 0.0,

@@ -39,6 +39,15 @@ def _step(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
     )
 
 
+def _relative_intensity(images: Tensor, frames: int) -> Tensor:
+    """Undo the local normalisation of a series: shape (batch, frames, height, width), intensity over its mean, minus 1.
+
+    How many atoms stand in a column is in the strength of its contrast. A network given normalised frames and their
+    contrast would have to learn to multiply the two, which convolutions do badly.
+    """
+    return images[:, :frames] * torch.pow(10.0, images[:, frames : 2 * frames])
+
+
 class SiteNetwork(nn.Module):
     """Finds sites.
 
@@ -47,6 +56,8 @@ class SiteNetwork(nn.Module):
         classes: Kinds of site it tells apart.
         deepest_column: Atoms in the deepest column it counts, 0 for a network that does not count.
         hidden: Channels of the input that it does not get to see.
+        contrasts: Planes of contrast in the input, see `daemon.recognition.series_input`: 3 of a series, 0 of a single
+            frame, whose contrast nobody tells.
         widths: Channels at strides 2, 4, 8 and 16.
         depths: Residual blocks at strides 2, 4, 8 and 16 on the way down; the way up has one each.
     """
@@ -60,13 +71,15 @@ class SiteNetwork(nn.Module):
         *,
         deepest_column: int = 0,
         hidden: Sequence[int] = (),
+        contrasts: int = 0,
     ) -> None:
         super().__init__()
         shown = torch.ones(1, channels, 1, 1)
         shown[:, list(hidden)] = 0.0
         self.channels = channels
         self.shown = nn.Buffer(shown, persistent=False) if hidden else None
-        self.stem = _step(channels, widths[0], 6, 2)
+        self.contrasts = contrasts
+        self.stem = _step(channels + contrasts, widths[0], 6, 2)
         self.down = nn.ModuleList(_step(widths[i], widths[i + 1], 4, 2) for i in range(len(widths) - 1))
         self.encoders = nn.ModuleList(
             nn.Sequential(*(Residual(width) for _ in range(depth))) for width, depth in zip(widths, depths, strict=True)
@@ -84,7 +97,10 @@ class SiteNetwork(nn.Module):
 
         Height and width must be multiples of 16. The channels are those of `daemon.recognition.peaks.find_peaks`.
         """
-        features = self.stem(images if self.shown is None else images * self.shown)
+        images = images if self.shown is None else images * self.shown
+        if self.contrasts:
+            images = torch.cat([images, _relative_intensity(images, self.contrasts)], dim=1)
+        features = self.stem(images)
         skips = []
         for level, encoder in enumerate(self.encoders):
             if level:

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from daemon.recognition.package import Range, StatedRanges
 
+ThermalMotion = Literal["snapshot", "averaged"]
+
 
 class RecipeError(Exception):
     """A recipe cannot be read; the message says which key and why."""
@@ -31,6 +33,9 @@ class SimulationRecipe(_Section):
     voltage_kv: float
     moments: Annotated[int, Field(ge=1)] = 1
     """Exit waves of each specimen: other thermal displacements, and now and then an atom that hopped."""
+    thermal_motion: ThermalMotion = "snapshot"
+    """Atoms stand still somewhere, which labels can follow exactly; or potentials are those of the time average, as an
+    exposure sees them, which columns are counted by. See docs/decisions/0013."""
 
 
 class MicroscopeRecipe(_Section):
@@ -53,6 +58,8 @@ class MicroscopeRecipe(_Section):
     """Vibration and thermal smearing: standard deviation."""
     drift_angstrom: Range
     """Length moved during the exposure."""
+    mtf_half: Range = (0.2, 1.5)
+    """Fraction of the Nyquist frequency at which a scintillator's transfer has fallen half way."""
     pixel_size_angstrom: Range
     fine_pixel_size_angstrom: float = 0.08
     """Smaller pixels than this are drawn for few frames: they show the network little that is new, and exposing that

@@ -7,15 +7,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import abtem
 import h5py
 import numpy as np
+from abtem.parametrizations import LobatoParametrization
 from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.recipe import RecipeError, SimulationRecipe
+from trainer.recipe import RecipeError, SimulationRecipe, ThermalMotion
 from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.hopping import hopped
@@ -48,6 +50,9 @@ THERMAL_RMS_ANGSTROM = {
 Debye temperatures."""
 
 OTHER_THERMAL_RMS_ANGSTROM = 0.075
+
+RELAXATION_RMS_ANGSTROM = 0.03
+"""By which atoms stand off their lattice on average over time, along each axis: surfaces and strain."""
 
 
 @dataclass(frozen=True)
@@ -84,45 +89,85 @@ class ExitWave:
 
 
 def simulate(
-    specimen: Specimen, pixels: int, voltage_kv: float, rng: np.random.Generator, moments: int = 1
+    specimen: Specimen,
+    pixels: int,
+    voltage_kv: float,
+    rng: np.random.Generator,
+    moments: int = 1,
+    thermal_motion: ThermalMotion = "snapshot",
 ) -> ExitWave:
-    """Send a plane wave through one thermal snapshot of a specimen, or through one for each of several moments.
+    """Send a plane wave through a specimen at each of several moments.
 
-    One snapshot, not an average: the labels stand where the snapshot's atoms stand, so they stay exact. The blur of
-    many snapshots is among those drawn by `trainer.microscope`.
+    In a snapshot of the thermal motion the labels stand where the snapshot's atoms stand, so they stay exact; the blur
+    of many snapshots is among those drawn by `trainer.microscope`. The average is what an exposure sees, and what
+    columns have to be counted by.
     """
-    moved = _displace(specimen, rng)
-    later_waves = []
+    strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
+    if thermal_motion == "averaged":
+        specimen = _displace(specimen, RELAXATION_RMS_ANGSTROM, rng)
+        still, smearing = specimen, strength * _thermal_rms(specimen.atoms)
+    else:
+        still, smearing = _displace(specimen, strength * _thermal_rms(specimen.atoms), rng), None
+    waves = [multislice(still.atoms, pixels, voltage_kv, smearing_angstrom=smearing)]
     for _ in range(moments - 1):
-        specimen = hopped(specimen, rng)
-        later_waves.append(multislice(_displace(specimen, rng).atoms, pixels, voltage_kv))
+        before, specimen = specimen, hopped(specimen, rng)
+        if thermal_motion == "snapshot":
+            moved = _displace(specimen, strength * _thermal_rms(specimen.atoms), rng)
+            waves.append(multislice(moved.atoms, pixels, voltage_kv))
+        elif specimen is before:
+            waves.append(waves[-1])
+        else:
+            waves.append(multislice(specimen.atoms, pixels, voltage_kv, smearing_angstrom=smearing))
     return ExitWave(
-        wave=multislice(moved.atoms, pixels, voltage_kv),
+        wave=waves[0],
         sampling_angstrom=float(specimen.atoms.cell[0, 0]) / pixels,
         voltage_kv=voltage_kv,
-        positions_angstrom=moved.site_positions().astype(np.float32),
+        positions_angstrom=still.site_positions().astype(np.float32),
         species=specimen.site_species,
         ignored=specimen.site_ignored,
         atom_counts=specimen.site_atom_counts.astype(np.int16),
-        depth_angstrom=_depth(moved),
-        later_waves=tuple(later_waves),
+        depth_angstrom=_depth(still),
+        later_waves=tuple(waves[1:]),
     )
 
 
-def multislice(atoms: Atoms, pixels: int, voltage_kv: float, slice_angstrom: float = 2.0) -> NDArray[np.complex64]:
-    """Shape (pixels, pixels), rows along y: what remains of a plane wave behind atoms that stand still."""
+def multislice(
+    atoms: Atoms,
+    pixels: int,
+    voltage_kv: float,
+    slice_angstrom: float = 2.0,
+    smearing_angstrom: NDArray[np.floating[Any]] | None = None,
+) -> NDArray[np.complex64]:
+    """Shape (pixels, pixels), rows along y: what remains of a plane wave behind atoms.
+
+    Args:
+        atoms: In an orthogonal cell, the beam along +z.
+        pixels: Along each side.
+        voltage_kv: Accelerating voltage.
+        slice_angstrom: Thickness of the slices.
+        smearing_angstrom: Shape (atoms,), root mean square displacement along each axis by which atoms' potentials are
+            smeared, alike for all atoms of an element (Debye-Waller factors); None for atoms that stand still.
+    """
+    smearing = (
+        {} if smearing_angstrom is None else dict(zip(atoms.get_chemical_symbols(), smearing_angstrom, strict=True))
+    )
     with abtem.config.set({"fft": "fftw", "fftw.threads": 1, "precision": "float32"}):
-        potential = abtem.Potential(atoms, gpts=pixels, slice_thickness=slice_angstrom, parametrization="lobato")
+        parametrization = LobatoParametrization(sigmas=smearing)
+        potential = abtem.Potential(atoms, gpts=pixels, slice_thickness=slice_angstrom, parametrization=parametrization)
         wave = abtem.PlaneWave(energy=voltage_kv * 1e3).multislice(potential, lazy=False)
     return np.ascontiguousarray(wave.array.T).astype(np.complex64)  # abTEM's arrays are [x, y]
 
 
-def _displace(specimen: Specimen, rng: np.random.Generator) -> Specimen:
-    symbols = specimen.atoms.get_chemical_symbols()
-    rms = np.array([THERMAL_RMS_ANGSTROM.get(symbol, OTHER_THERMAL_RMS_ANGSTROM) for symbol in symbols])
+def _thermal_rms(atoms: Atoms) -> NDArray[np.float64]:
+    """Shape (atoms,), along each axis at room temperature, Å."""
+    symbols = atoms.get_chemical_symbols()
+    return np.array([THERMAL_RMS_ANGSTROM.get(symbol, OTHER_THERMAL_RMS_ANGSTROM) for symbol in symbols])
+
+
+def _displace(specimen: Specimen, rms_angstrom: float | NDArray[np.float64], rng: np.random.Generator) -> Specimen:
     atoms: Atoms = specimen.atoms.copy()
-    strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
-    atoms.positions += strength * rms[:, None] * rng.standard_normal((len(atoms), 3))
+    scale = np.broadcast_to(rms_angstrom, len(atoms))[:, None]
+    atoms.positions += scale * rng.standard_normal((len(atoms), 3))
     atoms.positions[:, 2] = np.clip(atoms.positions[:, 2], 0.01, atoms.cell[2, 2] - 0.01)
     return replace(specimen, atoms=atoms)
 
@@ -191,7 +236,9 @@ def _simulate_shard(recipe: SimulationRecipe, seed: int, shard: int, folder: Pat
         for index in range(recipe.specimens_per_shard):
             name = rng.choice(names, p=np.array(weights) / sum(weights))
             specimen = SPECIMENS[name](rng, recipe.field_angstrom)
-            exit_wave = simulate(specimen, recipe.field_pixels, recipe.voltage_kv, rng, recipe.moments)
+            exit_wave = simulate(
+                specimen, recipe.field_pixels, recipe.voltage_kv, rng, recipe.moments, recipe.thermal_motion
+            )
             _write(file.create_group(str(index)), exit_wave)
     partial.replace(path)
 

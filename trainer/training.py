@@ -112,6 +112,7 @@ class Training:
             shape.depths,
             deepest_column=shape.deepest_column,
             hidden=_hidden_channels(recipe),
+            contrasts=0 if recipe.series is None else FRAMES,
         )
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         self.average = deepcopy(self.network).eval()
