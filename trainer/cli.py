@@ -26,18 +26,24 @@ class _Stages(click.Group):
             raise click.ClickException(str(error)) from error
 
 
-@click.group(cls=_Stages, context_settings={"help_option_names": ["-h", "--help"]})
+_SHIPPED = ", ".join(sorted(path.stem for path in RECIPES.glob("*.toml")))
+
+# A paragraph that begins with the control character \b is shown as it is written.
+_HELP = f"""Rebuild hrtemd's networks from simulation.
+
+A RECIPE is a TOML file, or the name of a shipped one: {_SHIPPED}.
+Everything is made under --work (default runs/NAME) and goes on where it was interrupted.
+
+\b
+Example:
+  hrtemd-train rebuild graphene --smoke     the whole way in two minutes, to see that it works
+  hrtemd-train rebuild graphene             for real: hours
+"""
+
+
+@click.group(cls=_Stages, help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 def main() -> None:
-    r"""Rebuild hrtemd's networks from simulation.
-
-    A RECIPE is a TOML file, or the name of a shipped one: graphene, nanoparticle. Everything is made under --work
-    (default runs/NAME) and goes on where it was interrupted.
-
-    \b
-    Example:
-      hrtemd-train rebuild graphene --smoke     the whole way in two minutes, to see that it works
-      hrtemd-train rebuild graphene             for real: hours
-    """
+    """`hrtemd-train`."""
 
 
 def _stage(help_text: str) -> Callable[[Callable[..., None]], click.Command]:

@@ -121,7 +121,12 @@ class Workspace:
                 package.folder / "report",
                 "heights" if self.recipe.task == "heights" else "species",
                 Recogniser(ModelPackage.load(self.middle_alone.package_folder)),
-                triplet_limits(self.recipe.specimen, _optics_of_series(self.recipe), exposure),
+                triplet_limits(
+                    self.recipe.specimen,
+                    _optics_of_series(self.recipe),
+                    exposure,
+                    self.recipe.simulation.thermal_motion,
+                ),
             )
         else:
             tuning = reference_frames(self.recipe, self._held_out("calibration"), evaluation.tuning_specimens)

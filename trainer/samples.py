@@ -1,4 +1,4 @@
-"""Makes the frames of `hrtemd demo`: `python -m trainer.samples daemon/demo/samples`.
+"""Makes the frames of `hrtemd demo`: `python -m trainer.samples daemon/demo/samples`, or some of them by name.
 
 Their structures come from seeds of their own, so none of them is in any training set, and from small enough fields that
 all of them are a few megabytes. Focal series are stacks of three images, which drifted.
@@ -7,7 +7,7 @@ all of them are a few megabytes. Focal series are stacks of three images, which 
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,17 +138,20 @@ SPECIMENS = {
 }
 
 
-def make_samples(folder: Path) -> None:
-    """Write the frames and their `truth.json`."""
+def make_samples(folder: Path, names: Collection[str]) -> None:
+    """Write some frames, and what is in them into `truth.json` beside what is there of others."""
     folder.mkdir(parents=True, exist_ok=True)
-    truth = {}
+    truth_file = folder / "truth.json"
+    truth = json.loads(truth_file.read_text(encoding="utf-8")) if truth_file.exists() else {}
     for number, (name, sample) in enumerate(SAMPLES.items()):
+        if name not in names:
+            continue
         specimen, shots, defocus_angstrom = _shoot(sample, SEED + number)
         pixels = _as_counts(np.stack([shot.pixels[:PIXELS, :PIXELS] for shot in shots]))
         tifffile.imwrite(folder / name, pixels.squeeze(), photometric="minisblack", compression="zlib", predictor=True)
         truth[name] = _describe(sample, specimen, shots, pixels.shape[1:]) | defocus_angstrom
         sys.stderr.write(f"{name}: {truth[name]['atoms']} sites\n")
-    (folder / "truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
+    truth_file.write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
 
 
 def _shoot(sample: Sample, seed: int) -> tuple[Specimen, tuple[Shot, ...], dict[str, Any]]:
@@ -159,7 +162,11 @@ def _shoot(sample: Sample, seed: int) -> tuple[Specimen, tuple[Shot, ...], dict[
     while not sample.wanted(specimen):
         specimen = draw(rng, sample.field_angstrom)
     exit_wave = simulate(
-        specimen, round(sample.field_angstrom / FIELD_SAMPLING_ANGSTROM), sample.optics.voltage_kv, rng
+        specimen,
+        round(sample.field_angstrom / FIELD_SAMPLING_ANGSTROM),
+        sample.optics.voltage_kv,
+        rng,
+        thermal_motion="averaged" if sample.model == "nanoparticle-triplet" else "snapshot",
     )
     exposure = good_scintillator(PIXEL_SIZE_ANGSTROM, sample.dose_per_square_angstrom)
     if sample.defocus_step_angstrom is None:
@@ -207,4 +214,4 @@ def _counts(sample: Sample, specimen: Specimen, seen: NDArray[np.bool_]) -> dict
 
 
 if __name__ == "__main__":
-    make_samples(Path(sys.argv[1]))
+    make_samples(Path(sys.argv[1]), sys.argv[2:] or SAMPLES)

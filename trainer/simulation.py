@@ -105,14 +105,14 @@ def simulate(
     strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
     if thermal_motion == "averaged":
         specimen = _displace(specimen, RELAXATION_RMS_ANGSTROM, rng)
-        still, smearing = specimen, strength * _thermal_rms(specimen.atoms)
+        still, smearing = specimen, strength * thermal_rms_angstrom(specimen.atoms)
     else:
-        still, smearing = _displace(specimen, strength * _thermal_rms(specimen.atoms), rng), None
+        still, smearing = _displace(specimen, strength * thermal_rms_angstrom(specimen.atoms), rng), None
     waves = [multislice(still.atoms, pixels, voltage_kv, smearing_angstrom=smearing)]
     for _ in range(moments - 1):
         before, specimen = specimen, hopped(specimen, rng)
         if thermal_motion == "snapshot":
-            moved = _displace(specimen, strength * _thermal_rms(specimen.atoms), rng)
+            moved = _displace(specimen, strength * thermal_rms_angstrom(specimen.atoms), rng)
             waves.append(multislice(moved.atoms, pixels, voltage_kv))
         elif specimen is before:
             waves.append(waves[-1])
@@ -158,7 +158,7 @@ def multislice(
     return np.ascontiguousarray(wave.array.T).astype(np.complex64)  # abTEM's arrays are [x, y]
 
 
-def _thermal_rms(atoms: Atoms) -> NDArray[np.float64]:
+def thermal_rms_angstrom(atoms: Atoms) -> NDArray[np.float64]:
     """Shape (atoms,), along each axis at room temperature, Å."""
     symbols = atoms.get_chemical_symbols()
     return np.array([THERMAL_RMS_ANGSTROM.get(symbol, OTHER_THERMAL_RMS_ANGSTROM) for symbol in symbols])

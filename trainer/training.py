@@ -35,7 +35,7 @@ AVERAGE_DECAY = 0.999
 GEOMETRY_WEIGHT = 0.05
 """Of the positions' likelihood against that of the occupancy; both are per site."""
 
-COUNT_WEIGHT = 0.3
+COUNT_WEIGHT = 1.0
 """Of the atoms in a column against its occupancy; both are per site."""
 
 

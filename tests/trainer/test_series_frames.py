@@ -15,7 +15,7 @@ from trainer.network import SiteNetwork
 from trainer.optics import Optics
 from trainer.rebuild import Workspace
 from trainer.recipe import Recipe
-from trainer.simulation import ExitWave, WaveStore, simulate, simulate_store
+from trainer.simulation import ExitWave, WaveStore, multislice, simulate, simulate_store
 from trainer.specimens.hopping import hopped
 from trainer.specimens.specimen import Specimen
 from trainer.training import Training, train
@@ -170,7 +170,7 @@ def test_the_network_of_one_frame_starts_from_that_of_all_three(
 
 def test_what_is_hidden_from_a_network_does_not_change_its_answer() -> None:
     torch.manual_seed(0)
-    network = SiteNetwork(6, 2, (4, 4, 4, 4), (1, 1, 1, 1), hidden=(0, 2, 3, 5)).eval()
+    network = SiteNetwork(6, 2, (4, 4, 4, 4), (1, 1, 1, 1), hidden=(0, 2, 3, 5), contrasts=3).eval()
     torch.nn.init.normal_(network.logits.weight)
     images = torch.randn(1, 6, 64, 64)
     others, middle = images.clone(), images.clone()
@@ -180,6 +180,56 @@ def test_what_is_hidden_from_a_network_does_not_change_its_answer() -> None:
     with torch.no_grad():
         assert torch.equal(network(images), network(others))
         assert not torch.equal(network(images), network(middle))
+
+
+def test_a_network_for_series_sees_the_intensity_that_the_normalisation_took_away() -> None:
+    torch.manual_seed(0)
+    network = SiteNetwork(6, 1, (4, 4, 4, 4), (1, 1, 1, 1), contrasts=3).eval()
+    intensity = 0.1 * torch.randn(1, 3, 64, 64)
+    logarithm = torch.full_like(intensity, -1.0)
+    seen = []
+    network.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    with torch.no_grad():
+        network(torch.cat([intensity / 0.1, logarithm], dim=1))
+
+    assert torch.allclose(seen[0][:, 6:], intensity, atol=1e-6)
+
+
+def gold_column() -> Specimen:
+    heights = 2.0 + 2.88 * np.arange(6)
+    atoms = Atoms("Au6", positions=[[8.0, 8.0, z] for z in heights], cell=[16, 16, 20])
+    return Specimen(atoms, np.zeros(6, np.int32), ("Au",), np.zeros(1, bool))
+
+
+def test_the_average_of_thermal_motion_does_not_scatter_from_frame_to_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.specimens.hopping.HOPPING_SHARE", 0.0)
+    snapshot = simulate(gold_column(), 128, 300.0, np.random.default_rng(0), moments=2)
+    averaged = simulate(gold_column(), 128, 300.0, np.random.default_rng(0), moments=2, thermal_motion="averaged")
+
+    assert not np.array_equal(snapshot.at(0), snapshot.at(1))
+    assert np.array_equal(averaged.at(0), averaged.at(1))
+    assert averaged.atom_counts.tolist() == [6]
+
+
+def test_the_average_of_thermal_motion_scatters_less_to_high_angles() -> None:
+    atom = gold_column().atoms[:1]
+    still, smeared = (multislice(atom, 128, 300.0, smearing_angstrom=rms) for rms in (None, np.full(1, 0.085)))
+    frequency = np.fft.fftfreq(128, 16 / 128)
+    wide = np.hypot(frequency[:, None], frequency[None, :])
+    power = [np.abs(np.fft.fft2(wave)) ** 2 for wave in (still, smeared)]
+
+    high, low = (wide > 1.5) & (wide < 2.5), (wide > 0) & (wide < 0.3)
+    assert power[1][high].sum() < 0.7 * power[0][high].sum()
+    assert power[1][low].sum() == pytest.approx(power[0][low].sum(), rel=0.1)
+
+
+def test_an_atom_that_hops_is_seen_in_averages_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.specimens.hopping.HOPPING_SHARE", 1.0)
+    wave = simulate(gold_column(), 128, 300.0, np.random.default_rng(0), moments=2, thermal_motion="averaged")
+
+    assert not np.array_equal(wave.at(0), wave.at(1))
+    assert wave.ignored.tolist() == [True]
 
 
 def test_held_out_series_are_labelled_where_the_first_frame_shows_them(recipe: Recipe, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from trainer.camera import Exposure, expected_counts
 from trainer.evaluation.limits import PhysicalLimits, TripletDetectability, detectability, position_limit_angstrom
 from trainer.evaluation.matching import TOLERANCE_ANGSTROM
 from trainer.optics import Optics, intensity
-from trainer.simulation import multislice
+from trainer.recipe import ThermalMotion
+from trainer.simulation import multislice, thermal_rms_angstrom
 
 SAMPLING_ANGSTROM = 0.12
 STEP_ANGSTROM = 0.02
@@ -71,7 +72,10 @@ def reference_limits(specimen: str, optics: Mapping[str, Optics], exposure: Expo
 
 
 def triplet_limits(
-    specimen: str, optics: Mapping[str, Sequence[Optics]], exposure: Exposure
+    specimen: str,
+    optics: Mapping[str, Sequence[Optics]],
+    exposure: Exposure,
+    thermal_motion: ThermalMotion = "snapshot",
 ) -> dict[str, dict[str, TripletDetectability]]:
     """How well two cases can be told apart in a perfect crystal, by condition and then by question.
 
@@ -81,10 +85,13 @@ def triplet_limits(
         specimen: `mos2`: asks for `WEAKEST_SITE` and `SPECIES`. `nanoparticle`: for `WEAKEST_SITE` and `HEIGHT`.
         optics: Lenses of the three frames, in order of defocus, by condition.
         exposure: Of each frame at 1 e/Å².
+        thermal_motion: Of atoms that stand on their lattice at that moment, or of the average at room temperature.
     """
     cases = _sulphur_cases() if specimen == "mos2" else _gold_cases()
     voltage_kv = next(iter(optics.values()))[0].voltage_kv
-    waves = {question: [_wave(atoms, voltage_kv) for atoms in pair] for question, (pair, _) in cases.items()}
+    waves = {
+        question: [_wave(atoms, voltage_kv, thermal_motion) for atoms in pair] for question, (pair, _) in cases.items()
+    }
     limits: dict[str, dict[str, TripletDetectability]] = {}
     for name, lenses in optics.items():
         limits[name] = {}
@@ -133,13 +140,15 @@ def _without(atoms: Atoms, removed: Sequence[int]) -> Atoms:
     return rest
 
 
-def _wave(atoms: Atoms, voltage_kv: float) -> tuple[torch.Tensor, float]:
+def _wave(atoms: Atoms, voltage_kv: float, thermal_motion: ThermalMotion) -> tuple[torch.Tensor, float]:
     """The exit wave of a structure, and its sampling in Å."""
     side = float(atoms.cell[0, 0])
     pixels = round(side / SAMPLING_ANGSTROM)
     if len(atoms) == 0:
         return torch.ones((pixels, pixels), dtype=torch.complex64), side / pixels
-    return torch.from_numpy(multislice(atoms, pixels, voltage_kv, FINE_SLICE_ANGSTROM)), side / pixels
+    smearing = thermal_rms_angstrom(atoms) if thermal_motion == "averaged" else None
+    wave = multislice(atoms, pixels, voltage_kv, FINE_SLICE_ANGSTROM, smearing)
+    return torch.from_numpy(wave), side / pixels
 
 
 def _displaced(
