@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.recognition.package import Manifest, ModelPackage
-from trainer.evaluation.merits import LABELS, MIDDLE, TRIPLET
+from trainer.evaluation.merits import COUNTED_DEPTH, LABELS, MIDDLE, TRIPLET
 from trainer.evaluation.report import NETWORK
 from trainer.recipe import Recipe
 
@@ -110,7 +110,7 @@ def _series_reference(numbers: dict[str, Any], recipe: Recipe) -> str:
             ]
         lines += [
             f"| {label} | triplet | " + " | ".join(_number(read(scores), 3) for scores in triplet.values()) + " |"
-            for label, read in SERIES_SCORES.items()
+            for label, read in (SERIES_SCORES | TASK_SCORES[recipe.task]).items()
         ]
         doses = " | ".join(f"{float(dose):g}" for dose in triplet)
         sections.append(
@@ -124,8 +124,21 @@ SERIES_SCORES: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "RMSD, Å": lambda scores: scores["rmsd_angstrom"],
     "error/sigma": lambda scores: scores["error_over_sigma"],
     "calibration error of the probability": lambda scores: scores["calibration_error"],
+    "calibration error of the species": lambda scores: scores["species"]["calibration_error"],
     "alignment, median error, Å": lambda scores: scores["alignment"]["median_error_angstrom"],
     "alignment, 95th percentile, Å": lambda scores: scores["alignment"]["percentile_95_error_angstrom"],
+}
+
+TASK_SCORES: dict[str, dict[str, Callable[[dict[str, Any]], float | None]]] = {
+    "species": {},
+    "heights": {
+        f"calibration error of the count, columns of 1 to {COUNTED_DEPTH}": lambda scores: scores["heights"][
+            f"1 to {COUNTED_DEPTH}"
+        ]["calibration_error"],
+        "count exact, columns of any depth": lambda scores: scores["heights"]["all"]["exact_share"],
+        "count within one, columns of any depth": lambda scores: scores["heights"]["all"]["within_one_share"],
+        "count minus truth, atoms": lambda scores: scores["heights"]["all"]["mean_error"],
+    },
 }
 
 

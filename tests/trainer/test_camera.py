@@ -37,6 +37,20 @@ def test_a_displaced_specimen_stands_elsewhere() -> None:
     np.testing.assert_allclose(moved / moved.mean(), there / there.mean(), atol=0.01)
 
 
+@pytest.mark.parametrize("electrons", [2.0, 40.0, 400.0])
+def test_counts_scatter_as_those_of_electrons_do(electrons: float) -> None:
+    flat = torch.ones((SIDE, SIDE))
+    exposure = Exposure(SAMPLING, electrons / SAMPLING**2)
+
+    counts = np.stack([expose(flat, SAMPLING, exposure, np.random.default_rng(seed)) for seed in range(20)])
+
+    off = counts - electrons
+    assert np.array_equal(counts, np.round(counts))
+    assert off.mean() == pytest.approx(0, abs=0.05 * np.sqrt(electrons))
+    assert off.var() == pytest.approx(electrons, rel=0.02)
+    assert (off**3).mean() == pytest.approx(electrons, rel=0.35)  # a Poisson distribution is skewed
+
+
 @pytest.mark.parametrize("dose", [10.0, 1000.0])
 def test_the_dose_is_what_is_counted(dose: float) -> None:
     exposure = Exposure(0.2, dose)
