@@ -2,7 +2,7 @@
 
 import threading
 from contextlib import suppress
-from itertools import count
+from math import inf
 from pathlib import Path
 from statistics import median
 from time import monotonic
@@ -61,21 +61,20 @@ class Sample(NamedTuple):
     queued: int
 
 
-def endurance(folder: Path, model: Path, number: int = ASKED) -> Outcome:
+def endurance(folder: Path, model: Path, number: int = ASKED, minutes: float = inf) -> Outcome:
     """Send so many of the smallest frames, without overlays: to draw one takes ten times as long as all else."""
-    outcome = Outcome("endurance", f"{ASKED:,} small frames", f"{number:,} frames of {SMALLEST_SIDE}² pixels")
-    return _endure(outcome, folder, model, number, overlays=False)
+    outcome = Outcome("endurance", f"{ASKED:,} small frames", "")
+    return _endure(outcome, folder, model, number, minutes, overlays=False)
 
 
-def overlays(folder: Path, model: Path, number: int = OVERLAYS) -> Outcome:
+def overlays(folder: Path, model: Path, number: int = OVERLAYS, minutes: float = inf) -> Outcome:
     """Do the same with overlays, which are drawn more slowly than frames come."""
-    outcome = Outcome("overlays", "the same with overlays", f"{number:,} frames of {SMALLEST_SIDE}² pixels")
-    return _endure(outcome, folder, model, number, overlays=True)
+    outcome = Outcome("overlays", "the same with overlays", "")
+    return _endure(outcome, folder, model, number, minutes, overlays=True)
 
 
-def _endure(outcome: Outcome, folder: Path, model: Path, number: int, *, overlays: bool) -> Outcome:
+def _endure(outcome: Outcome, folder: Path, model: Path, number: int, minutes: float, *, overlays: bool) -> Outcome:
     circumstances = Circumstances()
-    settled_after = min(SETTLED_AFTER, number // 4)
     samples: list[Sample] = []
     camera = free_endpoint()
     config = CONFIG.format(model=model, camera=camera, pixel_size=SMALLEST_PIXEL_ANGSTROM)
@@ -90,12 +89,14 @@ def _endure(outcome: Outcome, folder: Path, model: Path, number: int, *, overlay
 
             with in_thread(watch):
                 started = monotonic()
-                _send(daemon, camera, number)
+                number = _send(daemon, camera, number, started + 60 * minutes)
                 arrived = daemon.wait_until(lambda: len(listener.headers) >= number, 300.0)
                 seconds = monotonic() - started
         status = daemon.stop()
         dropped = {reason: count for reason, count in daemon.dropped("camera").items() if "overlay" not in reason}
         overlays_left_out = sum(daemon.dropped("camera").values()) - sum(dropped.values())
+    outcome.run = f"{number:,} frames of {SMALLEST_SIDE}² pixels"
+    settled_after = min(SETTLED_AFTER, number // 4)
     atoms, events = listener.of(Atoms, "camera"), listener.of(Event, "camera")
     outcome.check("none is lost", arrived and len(atoms) == number and not events, f"{len(atoms):,} results")
     outcome.check(
@@ -119,18 +120,20 @@ def queued_in(status: dict[str, Any]) -> int:
     return sum(status["sources"]["camera"]["waiting"].values())
 
 
-def _send(daemon: DaemonProcess, endpoint: str, number: int) -> None:
+def _send(daemon: DaemonProcess, endpoint: str, number: int, until: float) -> int:
+    """Send so many frames, or as many as there is time for; return how many."""
     pictures, simulator = Pictures(SMALLEST_SIDE), Array10Simulator()
     with zmq.Context() as context, context.socket(zmq.PUSH) as camera:
         camera.linger = 300_000  # closing it must not take back what the daemon has not fetched
         camera.connect(endpoint)
-        for index in count():
-            if index == number:
-                break
+        for index in range(number):
+            if monotonic() > until:
+                return index
             (message,) = simulator.series([Shot(pictures[index], {})])
             while not camera.poll(1000, zmq.POLLOUT):
                 assert daemon.is_alive
             camera.send_multipart(message.parts)
+        return number
 
 
 def _check_growth(outcome: Outcome, samples: list[Sample], settled_after: int, number: int) -> None:

@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain, count, islice
+from math import inf
 from pathlib import Path
 from random import Random
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import zmq
 
@@ -115,17 +116,16 @@ def _source(format_name: str) -> str:
     return format_name.replace(".", "-")
 
 
-def hostile(folder: Path, model: Path, number: int = ASKED, seed: int = SEED) -> Outcome:
-    """Send so many fuzzed messages, and every fault."""
+def hostile(folder: Path, model: Path, number: int = ASKED, seed: int = SEED, minutes: float = inf) -> Outcome:
+    """Send every fault, and so many fuzzed messages, or as many as there is time for."""
     circumstances = Circumstances()
+    outcome = Outcome("hostile", "every fault of every format, and 1,000,000 fuzzed messages", "")
+    number = _fuzz_decoders(outcome, number, seed, monotonic() + 60 * minutes)
     through_a_daemon = round(SHARE_THROUGH_A_DAEMON * number / len(FORMATS))
-    outcome = Outcome(
-        "hostile",
-        "every fault of every format, and 1,000,000 fuzzed messages",
+    outcome.run = (
         f"every fault; {number:,} fuzzed messages, {len(FORMATS) * through_a_daemon:,} of them also through a daemon; "
-        f"seed {seed}",
+        f"seed {seed}"
     )
-    _fuzz_decoders(outcome, number, seed)
     faulty = {format_name: list(_faulty(format_name, seed)) for format_name in FORMATS}
     _through_a_daemon(
         outcome,
@@ -141,35 +141,42 @@ def hostile(folder: Path, model: Path, number: int = ASKED, seed: int = SEED) ->
     return circumstances.end(outcome)
 
 
-def _fuzz_decoders(outcome: Outcome, number: int, seed: int) -> None:
+def _fuzz_decoders(outcome: Outcome, number: int, seed: int, until: float) -> int:
+    """Give messages to the decoders; return how many it were."""
     memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    sums = Counter[str]()
-    for format_name in FORMATS:
-        account = Account(FORMATS[format_name].decoder())
-        for chunk in range(number // len(FORMATS) // MESSAGES_A_CHUNK + 1):
-            account.decoder = FORMATS[format_name].decoder()
-            for place, parts in enumerate(chunk_of(format_name, seed, chunk)):
-                account.take(_source(format_name), parts, f"{format_name}, chunk {chunk}, message {place}")
-                sums["messages"] += 1
-            if len(account.frames) > 10**5:  # only their number is of interest
-                sums["frames"] += account.frames.total()
-                account.frames.clear()
-        sums["frames"] += account.frames.total()
-        sums["refused"] += account.refused
-        sums["superfluous"] += account.superfluous
+    accounts = {name: Account(FORMATS[name].decoder()) for name in FORMATS}
+    given = frames = 0
+    for chunk in range(-(-number // (len(FORMATS) * MESSAGES_A_CHUNK))):
+        if monotonic() > until:
+            break
+        for name, account in accounts.items():
+            account.decoder = FORMATS[name].decoder()
+            for place, parts in enumerate(chunk_of(name, seed, chunk)):
+                account.take(_source(name), parts, f"{name}, chunk {chunk}, message {place}")
+                given += 1
+            frames += account.frames.total()
+            account.frames.clear()  # only their number is of interest
+    for name, account in accounts.items():
         outcome.check(
-            f"{format_name}: every message is taken or refused with a sentence",
+            f"{name}: every message is taken or refused with a sentence",
             not account.unforeseen,
             f"{len(account.unforeseen)} unforeseen errors {account.unforeseen[:3]}",
         )
         outcome.check(
-            f"{format_name}: no message takes longer than {_LONGEST_SECONDS:g} s",
+            f"{name}: no message takes longer than {_LONGEST_SECONDS:g} s",
             account.slowest_seconds < _LONGEST_SECONDS,
             f"the slowest took {1e3 * account.slowest_seconds:.0f} ms",
+            is_timing=True,
         )
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before)
     outcome.check("the decoders' memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB at most")
-    outcome.numbers["decoders"] = dict(sums)
+    outcome.numbers["decoders"] = {
+        "messages": given,
+        "frames": frames,
+        "refused": sum(account.refused for account in accounts.values()),
+        "superfluous": sum(account.superfluous for account in accounts.values()),
+    }
+    return given
 
 
 def _faulty(format_name: str, seed: int) -> Iterator[list[bytes]]:

@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from contextlib import closing
 from itertools import count
+from math import inf
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -104,10 +105,11 @@ class Load:
                 self.sent = number + 1
 
 
-def kills(folder: Path, model: Path, number: int = ASKED, seed: int = 4) -> Outcome:
-    """Kill a daemon so often."""
+def kills(folder: Path, model: Path, number: int = ASKED, seed: int = 4, minutes: float = inf) -> Outcome:
+    """Kill a daemon so often, or as often as there is time for."""
     circumstances = Circumstances()
-    outcome = Outcome("kills", f"{ASKED} kills at random moments", f"{number} kills, seed {seed}")
+    until = monotonic() + 60 * minutes
+    outcome = Outcome("kills", f"{ASKED} kills at random moments", "")
     chance = random.Random(seed)
     (folder / "incoming").mkdir()
     acknowledged: set[int] = set()
@@ -119,7 +121,10 @@ def kills(folder: Path, model: Path, number: int = ASKED, seed: int = 4) -> Outc
     with DaemonProcess(folder, config) as daemon, Listener(daemon, Atoms, Event) as listener:
         load = Load(daemon, listener, camera)
         with in_thread(load.write_files), in_thread(load.send_frames):
-            for _ in range(number):
+            for killed in range(number):
+                if monotonic() > until:
+                    number = killed
+                    break
                 if starts and chance.random() < _SHARE_KILLED_WHILE_STARTING:
                     daemon.spawn()
                     sleep(chance.uniform(0, starts[-1]))
@@ -147,6 +152,7 @@ def kills(folder: Path, model: Path, number: int = ASKED, seed: int = 4) -> Outc
     entries = _entries(daemon.ledger)
     acknowledged |= {_number(entry.frame_id) for entry in entries if entry.source == "camera"}
     set_aside = {entry.frame_id for entry in entries if entry.state == "failed" and "set aside" in (entry.error or "")}
+    outcome.run = f"{number} kills, seed {seed}"
     outcome.numbers = {
         "kills": number,
         "kills_while_starting": kills_while_starting,
