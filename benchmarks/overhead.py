@@ -10,6 +10,7 @@ the median and 60 % for the 99th percentile, at 1024². Milliseconds depend on t
 """
 
 import json
+import math
 import re
 import statistics
 import subprocess
@@ -59,8 +60,11 @@ def main(model: str = "graphene", side: str = "1024", pixel_size_angstrom: str =
         print(json.dumps(measure(Path(folder), model, int(side), float(pixel_size_angstrom), int(pairs)), indent=1))
 
 
-def measure(folder: Path, model: str, side: int, pixel_size_angstrom: float, pairs: int) -> dict[str, object]:
-    """Time frames through a daemon and bare inferences in turn."""
+def measure(
+    folder: Path, model: str, side: int, pixel_size_angstrom: float, pairs: int, seconds: float = math.inf
+) -> dict[str, object]:
+    """Time frames through a daemon and bare inferences in turn: so many, or as many as there is time for."""
+    until = time.monotonic() + seconds
     pixels = honeycomb(side, pixel_size_angstrom)
     bare = BareInference(model, pixels, pixel_size_angstrom)
     whole_ms: list[float] = []
@@ -79,6 +83,8 @@ def measure(folder: Path, model: str, side: int, pixel_size_angstrom: float, pai
             ) as client,
         ):  # fmt: skip
             for pair in range(WARM_UP_FRAMES + pairs):
+                if time.monotonic() > until and whole_ms:
+                    break
                 pixels[0, pair] += 1  # no two frames are alike
                 (message,) = simulator.series([Shot(pixels, {})])
                 camera.send_multipart(message.parts)
@@ -100,7 +106,7 @@ def measure(folder: Path, model: str, side: int, pixel_size_angstrom: float, pai
         "model": model,
         "engine": bare.engine,
         "side": side,
-        "pairs": pairs,
+        "pairs": len(whole_ms),
         "bare_ms": bare_median,
         "bare_p99_ms": _percentile(sorted(bare_ms), 0.99),
         "whole_ms": statistics.median(whole_ms),

@@ -43,7 +43,9 @@ ROWS: dict[str, Callable[[Path, Path, float, float], Outcome]] = {
     "hostile": lambda folder, model, scale, minutes: hostile.hostile(
         folder, model, _scaled(hostile.ASKED, scale), minutes=minutes
     ),
-    "overhead": lambda folder, _model, scale, _minutes: timing.overhead(folder, max(5, _scaled(timing.PAIRS, scale))),
+    "overhead": lambda folder, _model, scale, minutes: timing.overhead(
+        folder, max(5, _scaled(timing.PAIRS, scale)), minutes
+    ),
     "receive_path": lambda _folder, _model, scale, _minutes: timing.receive_path(max(5, _scaled(timing.FRAMES, scale))),
 }
 

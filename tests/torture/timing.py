@@ -1,5 +1,6 @@
 """Rows that are ratios of times, as the benchmarks measure them."""
 
+from math import inf
 from pathlib import Path
 
 from benchmarks import overhead as overhead_benchmark
@@ -13,11 +14,12 @@ _LARGEST_MEDIAN, _LARGEST_P99 = 0.25, 0.60
 _RECEIVED_SIDE, _SMALLEST_SHARE = 4096, 0.5
 
 
-def overhead(folder: Path, pairs: int = PAIRS, side: int = _SIDE) -> Outcome:
+def overhead(folder: Path, pairs: int = PAIRS, minutes: float = inf) -> Outcome:
     """Compare a frame's whole way with bare inference."""
     circumstances = Circumstances()
-    outcome = Outcome("overhead", f"{_SIDE}² uint16 over ZeroMQ", f"{pairs} frames of {side}², {_MODEL}")
-    outcome.numbers = found = overhead_benchmark.measure(folder, _MODEL, side, _PIXEL_ANGSTROM, pairs)
+    found = overhead_benchmark.measure(folder, _MODEL, _SIDE, _PIXEL_ANGSTROM, pairs, 60 * minutes)
+    outcome = Outcome("overhead", f"{_SIDE}² uint16 over ZeroMQ", f"{found['pairs']} frames of {_SIDE}², {_MODEL}")
+    outcome.numbers = found
     for name, limit in (("median", _LARGEST_MEDIAN), ("p99", _LARGEST_P99)):
         share = found[f"overhead_{name}"]
         assert isinstance(share, float)
