@@ -17,14 +17,19 @@ DEFOCUS_ANGSTROM = (-130.0, -90.0, -50.0)
 INVERTING_ANGSTROM = (-90.0, 0.0, 90.0)
 
 
+def lattice_vectors() -> NDArray[np.float64]:
+    """All of a hexagonal lattice that lie in the field, if it began in their middle."""
+    i, j = (index.ravel() for index in np.mgrid[-60:60, -60:60])
+    turn = np.deg2rad(11)
+    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    return np.asarray(np.stack([i + 0.5 * j, np.sqrt(0.75) * j], axis=1) * LATTICE_ANGSTROM @ turned)
+
+
 def atoms(missing: float, seed: int = 0) -> NDArray[np.float64]:
     """Positions in Å in a honeycomb that fills the field, of which a share is missing."""
     rng = np.random.default_rng(seed)
-    i, j = (index.ravel() for index in np.mgrid[-60:60, -60:60])
-    metal = np.stack([i + 0.5 * j, np.sqrt(0.75) * j], axis=1) * LATTICE_ANGSTROM
-    sheet = np.concatenate([metal, metal + np.array([0, LATTICE_ANGSTROM / np.sqrt(3)])])
-    turn = np.deg2rad(11)
-    sheet = sheet @ np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    vectors = lattice_vectors()
+    sheet = np.concatenate([vectors, vectors + (vectors[1] + vectors[120] - 2 * vectors[0]) / 3])
     sheet += FIELD_ANGSTROM / 2
     inside = ((sheet >= 0) & (sheet < FIELD_ANGSTROM)).all(axis=1)
     return sheet[inside & (rng.random(len(sheet)) >= missing)]
@@ -174,6 +179,19 @@ def test_a_perfect_lattice_is_doubtful_and_moves_no_farther_than_it_must() -> No
     result = measured([[0.0, 0.0], [0.6, -0.3], [-0.5, 0.9]], missing=0.0)
     assert "lattice vector" in result.warnings[0]
     assert np.linalg.norm(result.drift_angstrom, axis=1).max() < 2 * LATTICE_ANGSTROM
+
+
+@settings(max_examples=5, deadline=None)
+@given(lengths=st.tuples(LENGTH, LENGTH), directions=st.tuples(DIRECTION, DIRECTION))
+def test_a_perfect_lattice_is_off_by_whole_lattice_vectors_and_doubtful(
+    lengths: tuple[float, float], directions: tuple[float, float]
+) -> None:
+    drift = [[length * np.cos(way), length * np.sin(way)] for length, way in zip(lengths, directions, strict=True)]
+    result = measured([[0.0, 0.0], *drift], missing=0.0)
+    error = result.drift_angstrom[1:] - drift
+    to_vector = np.linalg.norm(error[:, None] - lattice_vectors(), axis=2).min(axis=1)
+    assert to_vector.max() < 0.15
+    assert result.warnings
 
 
 def test_a_drift_beyond_what_is_looked_for_is_doubtful() -> None:
