@@ -16,6 +16,10 @@ Machine: {machine}.
 """
 
 
+_ABOUT_LOAD = """Load is the mean number of processes that want a core, over a minute, before and after a row. Far above
+the number of cores, other programs had most of them, and what a row says about times it says about those."""
+
+
 def write_report(outcomes: Sequence[Outcome], folder: Path) -> None:
     """Write `torture.md` and `torture.json`."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +39,7 @@ def _table(outcomes: Sequence[Outcome]) -> str:
             f"| {outcome.row} | {outcome.asked} | {outcome.run} | {_verdict(outcome.checks)} "
             f"| {about['date']}, {commit} | {about['load_before']} to {about['load_after']} |"
         )
-    return "\n".join(
-        [*lines, "", "Load is the mean number of processes that want a core, over a minute, before and after.", ""]
-    )
+    return "\n".join([*lines, "", _ABOUT_LOAD, ""])
 
 
 def _verdict(checks: Sequence[Check]) -> str:
