@@ -103,8 +103,8 @@ def _counted(expected: NDArray[np.floating[Any]], rng: np.random.Generator) -> N
         return rng.poisson(expected).astype(np.float32)
     deviation = rng.standard_normal(expected.shape, np.float32)
     expected = expected.astype(np.float32)
-    counts = np.round(expected + np.sqrt(expected) * deviation + (deviation * deviation - 1) / 6)
-    return np.maximum(counts, 0, out=counts)
+    counts: NDArray[np.float32] = np.round(expected + np.sqrt(expected) * deviation + (deviation * deviation - 1) / 6)
+    return counts.clip(min=0)
 
 
 def actual_pixel_size(side: int, sampling_angstrom: float, exposure: Exposure) -> float:

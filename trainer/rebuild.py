@@ -32,7 +32,7 @@ TEST_SEED = 1
 CALIBRATION_SEED = 2
 """Added to the recipe's seed: specimens and frames of these never occur in training."""
 
-MIDDLE_ALONE_DIVISOR = 4
+MIDDLE_ALONE_DIVISOR = 6
 """The network shown one frame of three takes this fraction of the steps; what it starts from took all of them."""
 
 
