@@ -204,7 +204,7 @@ def test_a_shipped_package_is_whole(name: str) -> None:
 
 
 def test_every_shipped_model_loads() -> None:
-    assert shipped_models() == ["graphene", "mos2-triplet", "nanoparticle"]
+    assert shipped_models() == ["graphene", "mos2-triplet", "nanoparticle", "nanoparticle-triplet"]
     assert all(isinstance(find_model(name), ModelPackage) for name in shipped_models())
 
 

@@ -2,16 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
-
-BRIGHT_ELECTRONS = 30.0
-"""A pixel, on average; fewer are counted one by one."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ def expose(
     pixels = expected.shape[-1]
     ramp = np.linspace(-0.5, 0.5, pixels)
     illumination = 1 + exposure.tilt[0] * ramp[None, :] + exposure.tilt[1] * ramp[:, None]
-    counts = _counted(np.maximum(expected * illumination, 0), rng)
+    counts = rng.poisson(np.maximum(expected * illumination, 0)).astype(np.float32)
     frame = _scintillate(torch.from_numpy(counts), exposure).numpy()
     if exposure.readout_electrons:
         frame += exposure.readout_electrons * rng.standard_normal(frame.shape, np.float32)
@@ -92,19 +88,6 @@ def expose(
         step = (high - low) / exposure.levels or 1.0
         frame = np.round((frame - low) / step).astype(np.float32)
     return frame
-
-
-def _counted(expected: NDArray[np.floating[Any]], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw the electrons that arrive: Poisson, or in bright frames normal with the same mean, variance and skewness.
-
-    The second takes a tenth of the time. It is the first two terms of a Cornish-Fisher expansion.
-    """
-    if expected.mean() < BRIGHT_ELECTRONS:
-        return rng.poisson(expected).astype(np.float32)
-    deviation = rng.standard_normal(expected.shape, np.float32)
-    expected = expected.astype(np.float32)
-    counts: NDArray[np.float32] = np.round(expected + np.sqrt(expected) * deviation + (deviation * deviation - 1) / 6)
-    return counts.clip(min=0)
 
 
 def actual_pixel_size(side: int, sampling_angstrom: float, exposure: Exposure) -> float:

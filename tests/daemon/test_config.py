@@ -439,7 +439,7 @@ def test_mistakes_in_models_are_named_by_line_and_key(config: Path) -> None:
     assert [line.split(";")[0] for line in found] == [
         "line 5: sources[0].models[0]: has no condition, so that nothing would be left for others",
         "line 12: sources[1].models[0].model: There is no model 'unobtainium': neither a shipped one "
-        "(graphene, mos2-triplet, nanoparticle) nor a folder with a manifest.json.",
+        "(graphene, mos2-triplet, nanoparticle, nanoparticle-triplet) nor a folder with a manifest.json.",
         "line 13: sources[1].models[0].voltage_kv: gives the highest value, 300, before the lowest, 80",
         "line 16: sources[1].models[1].voltage: there is no such key",
         "line 17: sources[1].models[2].model: is required and missing.",
