@@ -154,7 +154,7 @@ class Batch:
 
     def _warm_up(self, subject: Frame | FocalSeries) -> None:
         """Recognise the first subject of each network input once untimed, so that it does not pay for all."""
-        kind = self._input_shape(subject.reference if isinstance(subject, FocalSeries) else subject)
+        kind = self._input_shape(subject.reference)
         if kind not in self._warm:
             self._recogniser.recognise(subject)
             self._warm.add(kind)

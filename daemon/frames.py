@@ -102,6 +102,16 @@ class Frame:
     received_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     average: Average | None = None
 
+    @property
+    def frames(self) -> tuple["Frame"]:
+        """Itself, as the only one of its kind; see `FocalSeries`."""
+        return (self,)
+
+    @property
+    def reference(self) -> "Frame":
+        """Itself; see `FocalSeries`."""
+        return self
+
 
 @dataclass(frozen=True)
 class FocalSeries:

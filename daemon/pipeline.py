@@ -277,9 +277,7 @@ def _waited_ms(arrival: Arrival) -> float:
     """How long a frame that came while we run was there before it was handed over, reading it apart."""
     if arrival.resumed:
         return 0.0
-    subject = arrival.subject
-    frames = subject.frames if isinstance(subject, FocalSeries) else (subject,)
-    received_at = max(frame.received_at for frame in frames)
+    received_at = max(frame.received_at for frame in arrival.subject.frames)
     return max(0.0, 1e3 * (datetime.now(UTC) - received_at).total_seconds() - arrival.read_ms)
 
 

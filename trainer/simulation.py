@@ -102,22 +102,23 @@ def simulate(
     of many snapshots is among those drawn by `trainer.microscope`. The average is what an exposure sees, and what
     columns have to be counted by.
     """
-    strength = rng.uniform(0.5, 1.3)  # cold stages, hot beams
-    if thermal_motion == "averaged":
+    rms = rng.uniform(0.5, 1.3) * thermal_rms_angstrom(specimen.atoms)  # cold stages, hot beams
+    is_averaged = thermal_motion == "averaged"
+    if is_averaged:
         specimen = _displace(specimen, RELAXATION_RMS_ANGSTROM, rng)
-        still, smearing = specimen, strength * thermal_rms_angstrom(specimen.atoms)
-    else:
-        still, smearing = _displace(specimen, strength * thermal_rms_angstrom(specimen.atoms), rng), None
-    waves = [multislice(still.atoms, pixels, voltage_kv, smearing_angstrom=smearing)]
+
+    def pose(specimen: Specimen) -> Specimen:
+        return specimen if is_averaged else _displace(specimen, rms, rng)
+
+    def wave_behind(posed: Specimen) -> NDArray[np.complex64]:
+        return multislice(posed.atoms, pixels, voltage_kv, smearing_angstrom=rms if is_averaged else None)
+
+    still = pose(specimen)
+    waves = [wave_behind(still)]
     for _ in range(moments - 1):
         before, specimen = specimen, hopped(specimen, rng)
-        if thermal_motion == "snapshot":
-            moved = _displace(specimen, strength * thermal_rms_angstrom(specimen.atoms), rng)
-            waves.append(multislice(moved.atoms, pixels, voltage_kv))
-        elif specimen is before:
-            waves.append(waves[-1])
-        else:
-            waves.append(multislice(specimen.atoms, pixels, voltage_kv, smearing_angstrom=smearing))
+        is_as_before = is_averaged and specimen is before
+        waves.append(waves[-1] if is_as_before else wave_behind(pose(specimen)))
     return ExitWave(
         wave=waves[0],
         sampling_angstrom=float(specimen.atoms.cell[0, 0]) / pixels,

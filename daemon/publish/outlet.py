@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from daemon.atoms import header_of, to_stream
 from daemon.errors import FrameError
-from daemon.frames import FocalSeries
 from daemon.ledger import Ledger, Message, storable
 from daemon.protocol import ATOMS, EVENT, OVERLAY, topic_of
 from daemon.publish.files import OVERLAY_SUFFIX, FilePublisher
@@ -66,8 +65,8 @@ class Outlet:
     def is_published(self, arrival: Arrival) -> bool:
         """Note a frame or series; return whether it was published in an earlier run, and was only sent once more."""
         subject = arrival.subject
-        frame = subject.reference if isinstance(subject, FocalSeries) else subject
-        state = self._ledger.receive(arrival.source, subject.frame_id, arrival.origin, frame.received_at)
+        received_at = subject.reference.received_at
+        state = self._ledger.receive(arrival.source, subject.frame_id, arrival.origin, received_at)
         return state == "published"
 
     def is_out(self, arrival: Arrival) -> bool:

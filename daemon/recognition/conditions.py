@@ -22,7 +22,7 @@ class Conditions:
         """Whether a frame, or every frame of a series, is like that."""
         return all(
             wanted is None or (value is not None and is_within(value, *wanted))
-            for frame in (subject.frames if isinstance(subject, FocalSeries) else (subject,))
+            for frame in subject.frames
             for value, wanted in (
                 (frame.acquisition.voltage_kv, self.voltage_kv),
                 (_pixel_size_angstrom(frame), self.pixel_size_angstrom),
@@ -37,9 +37,8 @@ class Conditions:
 
 def described(subject: Frame | FocalSeries) -> str:
     """Say in words what a frame or series is like."""
-    frames = subject.frames if isinstance(subject, FocalSeries) else (subject,)
-    voltages = {_in_words("voltage", frame.acquisition.voltage_kv, "kV") for frame in frames}
-    pixel_sizes = {_in_words("pixel size", _pixel_size_angstrom(frame), "Å") for frame in frames}
+    voltages = {_in_words("voltage", frame.acquisition.voltage_kv, "kV") for frame in subject.frames}
+    pixel_sizes = {_in_words("pixel size", _pixel_size_angstrom(frame), "Å") for frame in subject.frames}
     return f"{' or '.join(sorted(voltages))} and {' or '.join(sorted(pixel_sizes))}"
 
 

@@ -107,9 +107,8 @@ def _judge_geometry(
 
 def _outside_range(subject: Frame | FocalSeries, calibration: Calibration, manifest: Manifest) -> list[str]:
     ranges = manifest.ranges
-    frames = subject.frames if isinstance(subject, FocalSeries) else (subject,)
     checks: list[_Check] = [("pixel size", calibration.pixel_size_angstrom, ranges.pixel_size_angstrom, "Å")]
-    for frame in frames:
+    for frame in subject.frames:
         checks += [
             ("dose", frame.acquisition.dose_per_square_angstrom, ranges.dose_per_square_angstrom, "e/Å²"),
             ("voltage", frame.acquisition.voltage_kv, ranges.voltage_kv, "kV"),

@@ -159,7 +159,7 @@ class Recogniser:
         """
         self._check_kind(subject)
         latency_ms: dict[str, float] = {}
-        frame = subject.reference if isinstance(subject, FocalSeries) else subject
+        frame = subject.reference
         warnings: list[str] = []
         with _timed(latency_ms, "prepare"):
             calibration = frame.calibration or self._estimate(frame)
@@ -204,7 +204,7 @@ class Recogniser:
             table = tabulate(peaks, calibration.pixel_size_angstrom, self.manifest)
             warnings = prepared.warnings + judge(subject, calibration, peaks, self.manifest)
         return Recognition(
-            frame=subject.reference if isinstance(subject, FocalSeries) else subject,
+            frame=subject.reference,
             calibration=calibration,
             table=table,
             peaks=peaks,

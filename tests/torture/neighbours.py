@@ -5,7 +5,8 @@ which takes root; elsewhere those scenes are left out, and said to be.
 """
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -242,6 +243,22 @@ def _a_folder_that_goes_and_returns(scene: Scene) -> None:
         scene.check("the daemon stops when asked to", daemon.stop() == 0)
 
 
+@contextmanager
+def _results_wait(scene: Scene, daemon: DaemonProcess, good: Camera, bad: Camera) -> Iterator[None]:
+    """Have both cameras send all that is left, nothing of which can be written; go on once the log says so."""
+
+    def play(_: threading.Event) -> None:
+        good.send(scene.number - 1)
+        bad.send(scene.number)
+
+    with in_thread(play):
+        scene.check(
+            "the log says that results wait",
+            daemon.wait_until(lambda: "results wait until they can be written" in daemon.said()),
+        )
+        yield
+
+
 def _a_full_results_disk(scene: Scene) -> None:
     """All that is published waits, and nothing else; the ledger is on another disk, as it should be."""
     results = scene.folder / "results"
@@ -259,15 +276,7 @@ def _a_full_results_disk(scene: Scene) -> None:
                 ballast = results / "other-program.tmp"
                 _fill(ballast)
 
-                def play(_: threading.Event) -> None:
-                    good.send(scene.number - 1)
-                    bad.send(scene.number)
-
-                with in_thread(play):
-                    scene.check(
-                        "the log says that results wait",
-                        daemon.wait_until(lambda: "results wait until they can be written" in daemon.said()),
-                    )
+                with _results_wait(scene, daemon, good, bad):
                     beats = listener.status.get("sequence", 0)
                     scene.check(
                         "heartbeats go on",
@@ -330,15 +339,7 @@ def _a_read_only_results_folder(scene: Scene) -> None:
                 daemon.wait_until(lambda: any(results.rglob("*.overlay.png")))
                 remount(results, read_only=True)
 
-                def play(_: threading.Event) -> None:
-                    good.send(scene.number - 1)
-                    bad.send(scene.number)
-
-                with in_thread(play):
-                    scene.check(
-                        "the log says that results wait",
-                        daemon.wait_until(lambda: "results wait until they can be written" in daemon.said()),
-                    )
+                with _results_wait(scene, daemon, good, bad):
                     remount(results, read_only=False)
                     for source in ("good", "bad"):
                         scene.check_all_of(source, daemon, listener, scene.number)
