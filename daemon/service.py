@@ -17,6 +17,7 @@ from daemon.config import Configuration, Limits, SourceSettings
 from daemon.config import DirectorySource as DirectorySettings
 from daemon.config import ZeroMQSource as ZeroMQSettings
 from daemon.drops import Drops
+from daemon.errors import explain
 from daemon.frames import Frame
 from daemon.ledger import Ledger, LedgerLimits
 from daemon.pipeline import Pipeline
@@ -64,6 +65,7 @@ def run_daemon(
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
         limits = LedgerLimits(configuration.ledger.bytes, configuration.ledger.age_days)
         ledger = closing.enter_context(contextlib.closing(Ledger(configuration.ledger_path, limits)))
+        _sweep(files)
         drops, started_at = Drops(), datetime.now(UTC)
         is_done = partial(_is_done, files, ledger)
         origins = {
@@ -113,6 +115,16 @@ def run_daemon(
             counts["analysed"], counts["failed"], counts["skipped"], str(drops) or "none dropped",
         )  # fmt: skip
         return 0 if running else 1
+
+
+def _sweep(files: FilePublisher) -> None:
+    """Tidy up after a run that was killed; the daemon runs without that too."""
+    try:
+        files.delete_unfinished()
+    except OSError as error:
+        log.warning(
+            "%s: what an earlier run left half written there is not deleted: %s", files.directory, explain(error)
+        )
 
 
 def _open_source(

@@ -23,14 +23,14 @@ def run(config: Path) -> None:
     analysed is analysed at the next start. One line for each frame goes to stderr; errors also go to events.jsonl in
     the results folder.
     """
-    import logging
-
     from daemon.config import load_configuration
+    from daemon.log import log_to_stderr
     from daemon.service import run_daemon
 
     configuration = load_configuration(config, verify=True)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    raise SystemExit(run_daemon(configuration))
+    with log_to_stderr():
+        status = run_daemon(configuration)
+    raise SystemExit(status)
 
 
 _DEMO_EPILOG = """\b

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path, PurePosixPath
+from secrets import token_hex
 from threading import Lock
 from typing import Any
 
@@ -27,6 +28,10 @@ OVERLAY_SUFFIX = ".overlay.png"
 _TABLES = (".atoms.csv", ".atoms.parquet")
 
 _LONGEST_NAME_BYTES = 200
+
+_UNFINISHED = f".hrtemd-{token_hex(4)}.part"
+"""Ends the names of files that this process is writing."""
+_ANYONES_UNFINISHED = re.compile(r"\..*\.hrtemd-[0-9a-f]{8}\.part")
 
 _Owner = tuple[Any, Any]
 """Source and origin of the frame or series that a table came from; (None, None) where the table is not ours."""
@@ -60,6 +65,17 @@ class FilePublisher:
             raise ConfigurationError(
                 f"Results cannot be written to {directory}: {error.strerror}; name another folder."
             ) from error
+
+    def delete_unfinished(self) -> None:
+        """Delete what earlier processes left half written. No other may be writing here; this one may.
+
+        Raises:
+            OSError: One of the files cannot be deleted.
+        """
+        for folder, _, names in os.walk(self.directory):
+            for name in names:
+                if _ANYONES_UNFINISHED.fullmatch(name) and not name.endswith(_UNFINISHED):
+                    Path(folder, name).unlink(missing_ok=True)
 
     def write_tables(self, arrival: Arrival, table: pa.Table) -> Path:
         """Write an atom table, with its header, as CSV and Parquet; return the stem that its files share."""
@@ -168,7 +184,7 @@ def safe_name(name: str) -> str:
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path; what is written there takes the place of `path` once it is safely on disk."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}{_UNFINISHED}")
     try:
         yield temporary
         with temporary.open("rb+") as written:

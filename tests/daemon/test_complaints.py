@@ -59,7 +59,7 @@ def test_nothing_grows_when_a_detector_restarts_again_and_again() -> None:
         "camera", Place("tcp://127.0.0.1:*", bind=True), FORMATS["dectris-v1"].decoder(), "lossless",
         None, DEFAULT_LIMITS, 2**20, Drops(),
     )  # fmt: skip
-    held = []
+    descriptors, threads = [], []
     with zmq.Context() as context, closing(source.arrivals(Event())) as arrivals:  # type: ignore[type-var]
         assert next(arrivals) is None
         for _ in range(40):
@@ -68,8 +68,10 @@ def test_nothing_grows_when_a_detector_restarts_again_and_again() -> None:
                 send(detector, FORMATS["dectris-v1"].simulator().series(shots(2), 2))
                 assert values_in(take(arrivals, has(2))) == [0, 1]
             take(arrivals, lambda _: source.senders == 0)
-            held.append((len(os.listdir("/proc/self/fd")), active_count()))  # noqa: PTH208
-    assert held[-1] <= held[5]
+            descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+            threads.append(active_count())
+    for held in (descriptors, threads):  # of the whole process, where others may just come or go
+        assert min(held[-10:]) <= max(held[5:15])
 
 
 @pytest.fixture(scope="module")

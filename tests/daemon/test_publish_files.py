@@ -177,6 +177,17 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "old")]
 
 
+def test_what_another_process_left_half_written_is_deleted(publisher: FilePublisher) -> None:
+    folder = publisher.write_tables(arrival := arrival_of("frame"), table_of(arrival)).parent
+    (folder / ".frame.overlay.png.hrtemd-0123abcd.part").write_bytes(b"half")
+    (folder / ".next.tif.part").write_bytes(b"of a camera: results may lie beside frames")
+    with replacing(folder / "other.csv") as temporary:
+        temporary.write_text("of this process")
+        publisher.delete_unfinished()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"frame.atoms.csv", "frame.atoms.parquet", ".next.tif.part", "other.csv"}
+
+
 def test_events_are_one_json_object_a_line(publisher: FilePublisher) -> None:
     publisher.write_event("camera", "/a/frame.tif", "It is\nempty.")
     publisher.write_event("camera", "/b/frame.tif", "It is torn.")

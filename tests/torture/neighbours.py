@@ -17,6 +17,7 @@ from daemon.client import Atoms, Event, Overlay
 from daemon.ledger import read_history
 from daemon.sources.array_1_0_simulator import Array10Simulator
 from daemon.sources.simulator import Shot
+from tests.daemon.terminal import hung_terminal
 from tests.torture.outcome import Circumstances, Outcome
 from tests.torture.running import (
     DaemonProcess,
@@ -72,7 +73,6 @@ def neighbours(folder: Path, model: Path, number: int = ASKED, chosen: Collectio
     if not may_mount(folder / "probe"):
         scenes = {name: play for name, play in scenes.items() if name not in NEED_A_DISK}
     outcome = Outcome("neighbours", "every bad neighbour", f"{', '.join(scenes)}; with {number} frames of each source")
-    outcome.notes.append("A console that hangs is left out: there is no console yet.")
     for place, (name, play) in enumerate(scenes.items()):
         scene_folder = folder / f"scene{place}"
         scene_folder.mkdir()
@@ -190,6 +190,23 @@ def _a_subscriber_that_stops_reading(scene: Scene) -> None:
             assert before
             grown = daemon.usage().memory_bytes - before
             scene.check("memory is bounded", grown < _MOST_MEMORY_BYTES, f"{grown / 1e6:+.0f} MB")
+        scene.check("the daemon stops when asked to", daemon.stop() == 0)
+
+
+def _a_console_that_hangs(scene: Scene) -> None:
+    """The terminal that the daemon logs to takes nothing from the first line on."""
+    with scene.daemon("array-1.0", CAMERA + "\nbind = true") as daemon, hung_terminal() as terminal:
+        daemon.spawn(terminal)
+        with (
+            Listener(daemon, Atoms) as listener,
+            scene.good_camera() as good,
+            scene.bad_camera() as bad,
+        ):
+            for _ in range(scene.number):
+                good.send_one()
+                bad.send_one()
+            for source in ("good", "bad"):
+                scene.check_all_of(source, daemon, listener, scene.number)
         scene.check("the daemon stops when asked to", daemon.stop() == 0)
 
 
@@ -352,6 +369,7 @@ def _a_read_only_results_folder(scene: Scene) -> None:
 def _scenes() -> "dict[str, Callable[[Scene], None]]":
     return {
         "a subscriber that stops reading": _a_subscriber_that_stops_reading,
+        "a console that hangs": _a_console_that_hangs,
         "a camera that dies and returns": _a_camera_that_dies_and_returns,
         "a folder that goes and returns": _a_folder_that_goes_and_returns,
         "a full results disk": _a_full_results_disk,

@@ -97,12 +97,12 @@ class DaemonProcess:
         """Since it was spawned."""
         return monotonic() - self._spawned_at
 
-    def spawn(self) -> None:
-        """Start it, and do not wait."""
+    def spawn(self, terminal: int | None = None) -> None:
+        """Start it, and do not wait; it logs to its log, or to the descriptor of a terminal."""
         self._log_start = self.log.stat().st_size if self.log.exists() else 0
         self._spawned_at = monotonic()
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen([HRTEMD, "run", "--config", self._config], stderr=log)
+            self._process = subprocess.Popen([HRTEMD, "run", "--config", self._config], stderr=terminal or log)
 
     def start(self) -> float:
         """Start it; return the seconds until it was ready."""
