@@ -100,7 +100,7 @@ def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposur
     """Draw a camera and an exposure: counting or scintillating, clean or not."""
     angle = rng.uniform(0, 2 * math.pi)
     drift = _uniform(rng, recipe.drift_angstrom) * rng.random()
-    scintillator = rng.random() < 0.75
+    scintillator = rng.random() < 1 - recipe.counting_share
     processed = rng.random() < 0.25
     return Exposure(
         pixel_size_angstrom=_pixel_size(rng, recipe),
@@ -108,8 +108,8 @@ def draw_exposure(recipe: MicroscopeRecipe, rng: np.random.Generator) -> Exposur
         blur_angstrom=_uniform(rng, recipe.blur_angstrom),
         drift_angstrom=(drift * math.cos(angle), drift * math.sin(angle)),
         mtf_half=rng.uniform(*recipe.mtf_half),
-        mtf_power=rng.uniform(1.2, 3.5),
-        mtf_floor=rng.uniform(0, 0.4) if scintillator else 1.0,
+        mtf_power=rng.uniform(*recipe.mtf_power),
+        mtf_floor=rng.uniform(*recipe.mtf_floor) if scintillator else 1.0,
         readout_electrons=rng.exponential(0.3) if rng.random() < 0.5 else 0.0,
         tilt=(rng.normal(0, 0.15), rng.normal(0, 0.15)),
         hot_share=10 ** rng.uniform(-5, -3) if rng.random() < 0.2 else 0.0,

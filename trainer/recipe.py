@@ -10,6 +10,9 @@ from daemon.recognition.package import Range, StatedRanges
 
 ThermalMotion = Literal["snapshot", "averaged"]
 
+COLD_TO_HOT: Range = (0.5, 1.3)
+"""How strongly atoms vibrate, of their amplitude at room temperature: on cold stages, and in hot beams."""
+
 
 class RecipeError(Exception):
     """A recipe cannot be read; the message says which key and why."""
@@ -36,6 +39,8 @@ class SimulationRecipe(_Section):
     thermal_motion: ThermalMotion = "snapshot"
     """Atoms stand still somewhere, which labels can follow exactly; or potentials are those of the time average, as an
     exposure sees them, which columns are counted by. See docs/decisions/0013."""
+    thermal_strength: Range = COLD_TO_HOT
+    """Drawn for each specimen: the amplitude of its thermal motion, of that at room temperature."""
 
 
 class MicroscopeRecipe(_Section):
@@ -60,6 +65,12 @@ class MicroscopeRecipe(_Section):
     """Length moved during the exposure."""
     mtf_half: Range = (0.2, 1.5)
     """Fraction of the Nyquist frequency at which a scintillator's transfer has fallen half way."""
+    mtf_power: Range = (1.2, 3.5)
+    """How steeply it falls there."""
+    mtf_floor: Range = (0.0, 0.4)
+    """What remains of it at high frequencies."""
+    counting_share: Annotated[float, Field(ge=0, le=1)] = 0.25
+    """Share of frames by a camera that counts: one without a scintillator, which transfers everything."""
     pixel_size_angstrom: Range
     fine_pixel_size_angstrom: float = 0.08
     """Smaller pixels than this are drawn for few frames: they show the network little that is new, and exposing that

@@ -17,7 +17,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from trainer.recipe import RecipeError, SimulationRecipe, ThermalMotion
+from daemon.recognition.package import Range
+from trainer.recipe import COLD_TO_HOT, RecipeError, SimulationRecipe, ThermalMotion
 from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.hopping import hopped
@@ -95,6 +96,7 @@ def simulate(
     rng: np.random.Generator,
     moments: int = 1,
     thermal_motion: ThermalMotion = "snapshot",
+    thermal_strength: Range = COLD_TO_HOT,
 ) -> ExitWave:
     """Send a plane wave through a specimen at each of several moments.
 
@@ -102,7 +104,7 @@ def simulate(
     of many snapshots is among those drawn by `trainer.microscope`. The average is what an exposure sees, and what
     columns have to be counted by.
     """
-    rms = rng.uniform(0.5, 1.3) * thermal_rms_angstrom(specimen.atoms)  # cold stages, hot beams
+    rms = rng.uniform(*thermal_strength) * thermal_rms_angstrom(specimen.atoms)
     is_averaged = thermal_motion == "averaged"
     if is_averaged:
         specimen = _displace(specimen, RELAXATION_RMS_ANGSTROM, rng)
@@ -238,7 +240,13 @@ def _simulate_shard(recipe: SimulationRecipe, seed: int, shard: int, folder: Pat
             name = rng.choice(names, p=np.array(weights) / sum(weights))
             specimen = SPECIMENS[name](rng, recipe.field_angstrom)
             exit_wave = simulate(
-                specimen, recipe.field_pixels, recipe.voltage_kv, rng, recipe.moments, recipe.thermal_motion
+                specimen,
+                recipe.field_pixels,
+                recipe.voltage_kv,
+                rng,
+                recipe.moments,
+                recipe.thermal_motion,
+                recipe.thermal_strength,
             )
             _write(file.create_group(str(index)), exit_wave)
     partial.replace(path)
