@@ -14,7 +14,7 @@ import zmq
 from daemon.errors import HrtemdError
 from daemon.keys import Keys, apply_keys, doorkeeper
 from daemon.sources.fields import Buffer
-from daemon.sources.senders import Senders
+from daemon.sources.senders import Senders, Tally
 
 WAITING_MESSAGES = 16
 """As many may wait in the socket; then a PUSH sender waits too, and a PUB sender drops."""
@@ -66,14 +66,9 @@ class Connection:
         self._poller.register(socket, zmq.POLLIN)
 
     @property
-    def senders(self) -> int:
-        """How many are connected now."""
-        return self._senders.connected
-
-    @property
-    def refused(self) -> int:
-        """How often somebody connected and did not agree with us on keys, or does not speak ZeroMQ."""
-        return self._senders.refused
+    def tally(self) -> Tally:
+        """Who came, left and was refused so far."""
+        return self._senders.tally
 
     def receive(self, wait_seconds: float) -> Message | None:
         """Return the next message; None where none came in time."""

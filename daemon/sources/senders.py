@@ -6,6 +6,7 @@ thread stands still, and with it all connections, once a thousand of its announc
 
 from threading import Thread
 from time import monotonic
+from typing import NamedTuple
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -23,17 +24,38 @@ _HAPPENINGS = (
 )
 
 
+class Tally(NamedTuple):
+    """What happened since a socket was opened; a sender that is lost and back at once counts in `came` and in `left`.
+
+    Attributes:
+        came: How many connected.
+        left: How many of them are no longer connected.
+        refused: How often somebody connected and did not agree with us on keys, or does not speak ZeroMQ.
+    """
+
+    came: int = 0
+    left: int = 0
+    refused: int = 0
+
+    @property
+    def connected(self) -> int:
+        """How many are connected now."""
+        return self.came - self.left
+
+    def since(self, before: "Tally") -> "Tally":
+        """Return what happened since another."""
+        return Tally(*(now - then for now, then in zip(self, before, strict=True)))
+
+
 class Senders:
     """Counts those that are connected to a socket, from before it binds or connects until `close`.
 
     Attributes:
-        connected: How many are connected now.
-        refused: How often somebody connected and did not agree with us on keys, or does not speak ZeroMQ.
+        tally: What happened so far.
     """
 
     def __init__(self, socket: "zmq.Socket[bytes]") -> None:
-        self.connected = 0
-        self.refused = 0
+        self.tally = Tally()
         self._failing = 0  # connections that failed and are about to be closed
         self._lost_at: float | None = None
         self._socket = socket
@@ -60,16 +82,16 @@ class Senders:
         with self._monitor as monitor:
             while (event := recv_monitor_message(monitor)["event"]) != zmq.EVENT_MONITOR_STOPPED:
                 if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-                    self.connected += 1
+                    self.tally = self.tally._replace(came=self.tally.came + 1)
                     self._lost_at = None
                 elif event == zmq.EVENT_CONNECT_RETRIED:
                     self._lost_at = None
                 elif event & _FAILED:
-                    self.refused += 1
+                    self.tally = self.tally._replace(refused=self.tally.refused + 1)
                     self._failing += 1
                 else:  # disconnected, which each that failed is too
                     if self._failing:
                         self._failing -= 1
                     else:
-                        self.connected -= 1
+                        self.tally = self.tally._replace(left=self.tally.left + 1)
                     self._lost_at = monotonic()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from threading import Event
 from time import monotonic, perf_counter
@@ -15,6 +15,7 @@ from daemon.inbox import NEWER, Policy
 from daemon.readers import ReadLimits
 from daemon.sources.connection import Connection, Message, Place, connected
 from daemon.sources.numbering import MissingFramesError, SuperfluousFrameError
+from daemon.sources.senders import Tally
 from daemon.sources.source import Arrival, Failure
 from daemon.sources.spool import Spool, Ticket
 from daemon.sources.wire_image import Decoder, WireImage
@@ -46,8 +47,7 @@ log = logging.getLogger(__name__)
 class _Noticed:
     """What has been told of a connection's senders."""
 
-    senders: int = 0
-    refused: int = 0
+    tally: Tally = field(default_factory=Tally)
     is_refusal_told: bool = False
 
 
@@ -93,7 +93,7 @@ class ZeroMQSource:
     @property
     def senders(self) -> int:
         """How many senders are connected now."""
-        return self._connection.senders if self._connection else 0
+        return self._connection.tally.connected if self._connection else 0
 
     @property
     def endpoint(self) -> str:
@@ -110,7 +110,7 @@ class ZeroMQSource:
         gauge: dict[str, Any] = {
             "connected": self.senders > 0,
             "senders": self.senders,
-            "refused": connection.refused if connection else 0,
+            "refused": connection.tally.refused if connection else 0,
             "endpoint": self.endpoint,
         }
         return gauge | ({"spool_bytes": self._spool.bytes} if self._spool else {})
@@ -149,20 +149,23 @@ class ZeroMQSource:
 
     def _notice(self, noticed: "_Noticed", connection: Connection) -> Iterator[Failure]:
         """Tell of senders that come and go. Programs that connect to us may; a camera that we connect to must not."""
-        before, now = noticed.senders, connection.senders
-        refusals = connection.refused - noticed.refused
-        noticed.senders, noticed.refused = now, noticed.refused + refusals
-        if now > before:
-            noticed.is_refusal_told = False
-            log.info("%s: %d senders are connected to %s", self.name, now, self.endpoint)
-        elif now == 0 and before and not self._place.bind:
-            lost = FrameError(
+        now = connection.tally
+        # Not just how many are connected: one that is lost and back between two looks was lost.
+        came, left, refusals = now.since(noticed.tally)
+        noticed.tally = now
+        if left and self._place.bind:
+            log.info(
+                "%s: a sender left, or was cut off for a message too large; %d are connected", self.name, now.connected
+            )
+        elif left:
+            gone = FrameError(
                 f"The sender at {self.endpoint} is gone; frames are taken again once it is back. If it is still "
                 "running, it may have been cut off for a message too large: see `limits.message_bytes` in config.toml."
             )
-            yield self._failure(lost)
-        elif now < before:
-            log.info("%s: a sender left, or was cut off for a message too large; %d are connected", self.name, now)
+            yield self._failure(gone)
+        if came:
+            noticed.is_refusal_told = False
+            log.info("%s: %d senders are connected to %s", self.name, now.connected, self.endpoint)
         if refusals and not noticed.is_refusal_told:
             noticed.is_refusal_told = True
             if self._place.bind:

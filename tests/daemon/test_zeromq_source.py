@@ -5,6 +5,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path, PurePosixPath
 from socket import create_connection
 from threading import Event
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,17 @@ def test_a_sender_of_one_larger_by_far_is_cut_off_and_comes_back(bench: Bench) -
         until_there_is_a_sender(source, arrivals)
         send(camera, images("array-1.0", 2))
         assert values_in(take(arrivals, has(2))) == [0, 1]
+
+
+def test_a_sender_that_is_cut_off_and_back_between_two_looks_is_said_all_the_same(bench: Bench) -> None:
+    camera = bench.sender()
+    source = bench.source(endpoint_of(camera))
+    with running(source, bench.stop) as arrivals:
+        until_there_is_a_sender(source, arrivals)
+        camera.send_multipart([b"{}", bytes(3 * MESSAGE_BYTES)])
+        sleep(1.5)  # the next look finds the connection given up, and makes it anew first
+        found = take(arrivals, said("is gone; frames are taken again once it is back"))
+        assert len(sentences_in(found)) == 1
 
 
 def test_a_camera_that_dies_is_said_and_taken_up_again_when_it_returns(bench: Bench) -> None:
