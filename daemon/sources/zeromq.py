@@ -256,20 +256,21 @@ class ZeroMQSource:
         if not messages:
             yield None
             return
-        opening = self._decoder.opening
-        warned = False
-        while True:
+        at_once, warned = len(messages), False
+        while messages:
+            opening = self._decoder.opening
             try:
-                tickets = spool.append(messages, opening.message if opening else None)
-                break
+                tickets = spool.append(messages[:at_once], opening.message if opening else None)
             except OSError as error:
                 if not warned:
                     yield self._failure(error)
-                    warned = True
+                at_once, warned = 1, True  # a disk that is nearly full may have room for one
                 if stop.wait(_SECONDS_BETWEEN_SPOOL_ATTEMPTS):
                     return
-        for ticket, message in zip(tickets, messages, strict=True):
-            yield from self._spooled(spool, ticket, message)
+                continue
+            for ticket, message in zip(tickets, messages, strict=False):
+                yield from self._spooled(spool, ticket, message)
+            del messages[: len(tickets)]
 
     def _resume(self, spool: Spool, stop: Event) -> Iterator[Arrival | Failure]:
         """Yield what the last run received and did not finish; what it finished only tells which numbers came."""

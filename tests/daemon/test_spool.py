@@ -9,6 +9,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
+from time import sleep
 
 import pytest
 import zmq
@@ -16,6 +17,7 @@ import zmq
 from daemon.drops import Drops
 from daemon.readers import DEFAULT_LIMITS
 from daemon.sources import spool as spool_module
+from daemon.sources import zeromq as zeromq_module
 from daemon.sources.connection import Message, Place
 from daemon.sources.fields import Buffer
 from daemon.sources.formats import FORMATS
@@ -319,4 +321,30 @@ class TestSource:
                 context.undo()
                 found += take(arrivals, has(1))
         assert values_in(found) == [0]
+        assert len(sentences_in(found)) == 1
+
+    def test_a_disk_with_room_for_two_frames_takes_six_that_came_together(
+        self, camera: "zmq.Socket[bytes]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fsync = os.fsync
+
+        def fsync_on_a_small_disk(descriptor: int) -> None:
+            if sum(file.stat().st_size for file in (tmp_path / "spool").glob("*.spool")) > 8000:
+                raise OSError(28, "No space left on device")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync_on_a_small_disk)
+        monkeypatch.setattr(zeromq_module, "_SECONDS_BETWEEN_SPOOL_ATTEMPTS", 0.05)
+        source = self.source(tmp_path)
+        with closing(source.arrivals(Event())) as arrivals:  # type: ignore[type-var]
+            next(arrivals)  # the socket is open; what is sent now is taken all at once
+            for outgoing in images("array-1.0", 6):
+                camera.send_multipart(outgoing.parts)
+            sleep(0.5)
+            found: list[Arrival | Failure] = []
+            for _ in range(6):
+                new = take(arrivals, has(1))
+                found += new
+                source.finished(frames_in(new)[0].subject.frame_id)
+        assert values_in(found) == [0, 1, 2, 3, 4, 5]
         assert len(sentences_in(found)) == 1
