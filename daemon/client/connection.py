@@ -97,8 +97,10 @@ class _Connection(Generic[ResultT]):
             if self._timeout_seconds is not None and now >= waiting_since + self._timeout_seconds:
                 raise self._following.no_results(self._timeout_seconds, now)
             if request := self._following.request(now):
-                with suppress(zmq.Again):  # nobody is there yet; it is asked again
+                try:
                     self._replay.send(request, zmq.NOBLOCK)
+                except zmq.Again:  # nobody is there yet
+                    self._following.take_back()
         return cast(ResultT | None, result)
 
     def _take(self, ready: Sequence[tuple[Any, int]]) -> None:

@@ -113,6 +113,11 @@ class Following:
         self._asked_at[topic] = now
         return encode_header({"topic": topic, "after": self._delivered.get(topic, 0) or 0})
 
+    def take_back(self) -> None:
+        """Forget the last request, which could not be sent: it is made again at the next look, not after a wait."""
+        self._waiting_since = None
+        self._asked_at.pop(max(self._asked_at, key=self._asked_at.__getitem__), None)
+
     def answered(self, parts: list[bytes]) -> None:
         """Take the answer to a request.
 

@@ -65,6 +65,7 @@ class Sender:
             "frame": self.sent + self.dropped,  # a dropped frame leaves a gap, by which hrtemd knows of it
             "hrtem": {**KEYS, **keys},
         }
+        self._socket.poll(0, zmq.POLLOUT)  # hears of room made within the last millisecond; sending alone may not
         try:
             self._socket.send_multipart([json.dumps(header).encode(), pixels], zmq.NOBLOCK)
         except zmq.Again:

@@ -56,7 +56,7 @@ HAPPENINGS = st.lists(
     st.tuples(st.just("post"), TOPIC)
     | st.tuples(st.sampled_from(["lose", "deliver", "double", "last first"]), st.integers(0, 3))
     | st.tuples(st.just("prune"), TOPIC)
-    | st.tuples(st.sampled_from(["heartbeat", "ask", "ask in vain", "wait"]), st.none()),
+    | st.tuples(st.sampled_from(["heartbeat", "ask", "ask in vain", "ask nobody", "wait"]), st.none()),
     max_size=60,
 )
 
@@ -125,6 +125,9 @@ def test_each_result_is_delivered_once_in_order_or_told_to_be_lost(
                 ask()
             case "ask in vain":
                 following.request(now)
+            case "ask nobody":
+                if following.request(now):
+                    following.take_back()
             case "wait":
                 now += min(ANSWER_SECONDS, UNANSWERED_SECONDS / 10)
         take()
@@ -147,3 +150,16 @@ def test_each_result_is_delivered_once_in_order_or_told_to_be_lost(
             assert not told or not untold or max(untold) < min(told)
         else:
             assert not untold
+
+
+def test_a_request_that_could_not_be_sent_is_made_again_at_once_and_before_others() -> None:
+    ledger = MemoryLedger()
+    for topic in TOPICS:
+        ledger.post(topic)
+    following = Following(["atoms"], None, True, "tcp://daemon:1", "tcp://daemon:2")
+    following.hear(ledger.heartbeat(), 0.0)
+    unsent = following.request(0.1)
+    following.take_back()
+    assert following.request(0.2) == unsent
+    assert following.request(0.3) is None, "one at a time"
+    assert following.request(0.3 + ANSWER_SECONDS) != unsent, "each has its turn"
