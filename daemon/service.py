@@ -19,7 +19,7 @@ from daemon.config import ZeroMQSource as ZeroMQSettings
 from daemon.drops import Drops
 from daemon.errors import explain
 from daemon.frames import Frame
-from daemon.ledger import Ledger, LedgerLimits
+from daemon.ledger import Ledger, LedgerLimits, alone_with
 from daemon.pipeline import Pipeline
 from daemon.publish.files import FilePublisher
 from daemon.publish.outlet import Outlet
@@ -58,9 +58,12 @@ def run_daemon(
     Raises:
         ModelError: A model cannot be loaded.
         BackendError: No engine can run it.
+        HrtemdError: Another daemon works with the same ledger.
+        OSError: The ledger cannot be made or written.
     """
     happenings: SimpleQueue[signal.Signals | str] = SimpleQueue()  # a request to stop, or a source that ended
     with _signals_into(happenings), ExitStack() as closing:
+        closing.enter_context(alone_with(configuration.ledger_path))
         models = _load_models(configuration, load_recogniser)
         files = FilePublisher(configuration.publish.files.directory, overlays=configuration.publish.files.overlays)
         limits = LedgerLimits(configuration.ledger.bytes, configuration.ledger.age_days)

@@ -10,7 +10,8 @@ _RUN_EPILOG = """\b
 Example:
   hrtemd run --config config.toml
 
-Exit statuses: 0 stopped on request; 1 no source is left, or no engine runs the model; 2 unusable configuration.
+Exit statuses: 0 stopped on request; 1 no source is left, no engine runs the model, or another hrtemd runs on the same
+folders; 2 unusable configuration.
 """
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -204,3 +205,23 @@ def test_the_model_is_chosen_by_what_a_frame_s_sidecar_tells(
         "low has a voltage of 80 kV and a pixel size of 0.1 Å, and no model of its source is for that: blobs" in event
     )
     assert not list(daemon.results.glob("low*"))
+
+
+def test_a_second_one_on_the_same_folders_is_refused_and_harms_nothing(
+    daemon: Daemon, hrtemd_path: Path, write_frame: WriteFrame
+) -> None:
+    daemon.start()
+    second = subprocess.run(
+        [hrtemd_path, "run", "--config", daemon.config],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert second.returncode == 1
+    assert re.search(r"ledger\.sqlite: another hrtemd \(process \d+\) works with this ledger; stop it", second.stderr)
+    write_frame(daemon.incoming / "frame.npy", 6)
+    daemon.wait_for_results("frame")
+    daemon.kill()
+    daemon.start()
+    assert daemon.stop() == 0
