@@ -25,6 +25,7 @@ from trainer.specimens.hopping import hopped
 from trainer.specimens.mos2 import random_mos2
 from trainer.specimens.nanoparticle import random_gold, random_nanoparticle
 from trainer.specimens.specimen import Specimen
+from trainer.workers import end_with_parent
 
 SPECIMENS: dict[str, Callable[[np.random.Generator, float], Specimen]] = {
     "graphene": random_graphene,
@@ -196,7 +197,7 @@ def simulate_store(recipe: SimulationRecipe, seed: int, folder: Path, workers: i
     if not missing:
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(workers or os.cpu_count(), context, initializer=end_with_parent) as pool:
         jobs = [pool.submit(_simulate_shard, recipe, seed, shard, folder) for shard in missing]
         progress = tqdm(
             as_completed(jobs), "exit waves", recipe.shards, initial=recipe.shards - len(missing), unit="shard"
