@@ -22,6 +22,11 @@ RIVALS = (np.add.outer(np.square(np.arange(-2, 3)), np.square(np.arange(-2, 3)))
 LOG_SIGMA_RANGE = (-4.0, 2.0)
 """Beyond it training does not tell the network anything, so whatever it says there is cut off."""
 
+OWN_REACH = 1.375
+"""Cells: half of the least distance between sites. A cell that sees its site farther from where the middle of the 3 × 3
+cells sees it speaks of another site."""
+
+PADDING = ((0, 0), (1, 1), (1, 1))
 NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
 
 
@@ -57,25 +62,12 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
         deepest_column: Atoms in the deepest column that the network counts, 0 where it does not count.
     """
     class_logits, atoms_logits = np.split(heads[:-3], [len(heads) - 3 - deepest_column])
-    occupancy = class_occupancy(class_logits)
-    total = occupancy.sum(axis=0)
-    window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-    # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
-    # small to matter, different for all 25 cells of a neighbourhood, decides between equals.
-    row, column = np.indices(total.shape, sparse=True)
-    ranking = cv2.sepFilter2D(total, -1, CENTRE_WEIGHTS, CENTRE_WEIGHTS, borderType=cv2.BORDER_CONSTANT)
-    ranking += (1e-6 * ((5 * row + column) % 25)).astype(np.float32)
-    highest = cv2.dilate(ranking, RIVALS)
-    rows, columns = np.nonzero((ranking == highest) & (window >= lowest_probability))
+    rows, columns, shares = _sites(class_occupancy(class_logits), heads[-3:-1], lowest_probability)
 
-    padded = np.pad(occupancy, ((0, 0), (1, 1), (1, 1)))
-    geometry = np.pad(heads[-3:], ((0, 0), (1, 1), (1, 1)))
-    cell_rows = rows[:, None] + 1 + NEIGHBOURS[:, 0]
-    cell_columns = columns[:, None] + 1 + NEIGHBOURS[:, 1]
-    shares = padded[:, cell_rows, cell_columns]
     weights = shares.sum(axis=0)
-    weights = weights / np.maximum(weights.sum(axis=1, keepdims=True), 1e-9)
-    offset_x, offset_y, log_sigma = geometry[:, cell_rows, cell_columns]
+    probability = weights.sum(axis=1)
+    weights = weights / np.maximum(probability[:, None], 1e-9)
+    offset_x, offset_y, log_sigma = _around(np.pad(heads[-3:], PADDING), rows, columns)
     log_sigma = np.clip(log_sigma, *LOG_SIGMA_RANGE)
     x = columns[:, None] + NEIGHBOURS[:, 1] + offset_x
     y = rows[:, None] + NEIGHBOURS[:, 0] + offset_y
@@ -85,11 +77,55 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
     by_class = shares.sum(axis=2).T
     return Peaks(
         positions=(np.stack([mean_x, mean_y], axis=1) * stride + (stride - 1) / 2).astype(np.float32),
-        probability=np.clip(window[rows, columns], 0, 1),
+        probability=np.clip(probability, 0, 1),
         sigma=(np.sqrt(variance) * stride).astype(np.float32),
         class_probability=by_class / np.maximum(by_class.sum(axis=1, keepdims=True), 1e-9),
         atoms_probability=_count_atoms(atoms_logits, rows, columns, weights) if deepest_column else None,
     )
+
+
+def _sites(
+    occupancy: NDArray[np.float32], offsets: NDArray[np.float32], lowest_probability: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Find the cell of each site, and what of the occupancy around it is this site's own.
+
+    A cell between two sites can outrank the one whose site lies where four cells meet, and is no site itself. So what
+    belongs to the sites found is taken away, and what is left is looked at again until nothing is found in it.
+
+    Returns:
+        Rows and columns, each of shape (n,), in order; and the shares of each site's 3 × 3 cells, (classes, n, 9).
+    """
+    left, total = np.pad(occupancy, PADDING), occupancy.sum(axis=0)
+    row, column = np.indices(total.shape, sparse=True)
+    tie_break = (1e-6 * ((5 * row + column) % 25)).astype(np.float32)
+    places = np.pad(offsets + np.stack(np.broadcast_arrays(column, row)), PADDING)
+    is_free = np.ones(total.shape, np.uint8)
+    found = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros((len(occupancy), 0, 9), np.float32))]
+    while True:
+        window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
+        # small to matter, different for all 25 cells of a neighbourhood, decides between equals.
+        ranking = cv2.sepFilter2D(total, -1, CENTRE_WEIGHTS, CENTRE_WEIGHTS, borderType=cv2.BORDER_CONSTANT)
+        ranking = (ranking + tie_break) * is_free
+        is_site = (ranking == cv2.dilate(ranking, RIVALS)) & (is_free > 0) & (window >= lowest_probability)
+        rows, columns = np.nonzero(is_site)
+        if not len(rows):
+            break
+        x, y = _around(places, rows, columns)
+        is_own = np.hypot(x - x[:, 4:5], y - y[:, 4:5]) < OWN_REACH
+        found.append((rows, columns, _around(left, rows, columns) * is_own))
+        place, neighbour = np.nonzero(is_own)
+        left[:, rows[place] + 1 + NEIGHBOURS[neighbour, 0], columns[place] + 1 + NEIGHBOURS[neighbour, 1]] = 0.0
+        total = left[:, 1:-1, 1:-1].sum(axis=0)
+        is_free &= 1 - cv2.dilate(is_site.astype(np.uint8), RIVALS)
+    rows, columns = (np.concatenate([each[axis] for each in found]) for axis in (0, 1))
+    order = np.lexsort((columns, rows))
+    return rows[order], columns[order], np.concatenate([each[2] for each in found], axis=1)[:, order]
+
+
+def _around(padded: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Shape (planes, n, 9): what stands in the 3 × 3 cells around each of some cells, zero beyond the border."""
+    return padded[:, rows[:, None] + 1 + NEIGHBOURS[:, 0], columns[:, None] + 1 + NEIGHBOURS[:, 1]]
 
 
 def class_occupancy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
