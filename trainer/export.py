@@ -18,6 +18,7 @@ from daemon.atoms import SUPPORT
 from daemon.recognition.calibrate import calibration_features
 from daemon.recognition.package import Calibration, Manifest, ModelPackage
 from daemon.recognition.recogniser import Recogniser
+from trainer.evaluation.matching import TOLERANCE_ANGSTROM
 from trainer.evaluation.scores import NORMAL_MEDIAN_DEVIATION, Outcome, outcome_of
 from trainer.evaluation.truth import LabelledFrame
 from trainer.network import INPUT_MULTIPLE, STRIDE, SiteNetwork
@@ -89,12 +90,16 @@ def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame])
     """Fit what the network says of itself to held-out frames or series, through the daemon's own recogniser.
 
     Probability by logistic regression of "was there a site" on the network's probability and sigma; sigma by the ratio
-    of true errors to those stated; the temperatures by the likelihood of the true classes and numbers of atoms.
+    of true errors to those stated; the temperatures by the likelihood of the true classes and numbers of atoms. Series
+    that the aligner got wrong are left out: sites that the network is sure of stand elsewhere there, which says nothing
+    of the network, and a few such series would make its probability count for nothing.
     """
     recogniser = Recogniser(uncalibrated)
     probabilities, sigmas, hits, errors, species, atoms = [], [], [], [], [], []
     for labelled in frames:
         outcome = outcome_of(recogniser.recognise(labelled.subject), labelled)
+        if _is_misaligned(outcome):
+            continue
         found, false = outcome.matching.pairs[:, 0], outcome.matching.false
         judged = np.concatenate([found, false])
         table = outcome.recognition.table
@@ -119,6 +124,13 @@ def fit_calibration(uncalibrated: ModelPackage, frames: Iterable[LabelledFrame])
         species_temperature=_temperature(species),
         atoms_temperature=_temperature(atoms),
     )
+
+
+def _is_misaligned(outcome: Outcome) -> bool:
+    series, true = outcome.recognition.series, outcome.labelled.drift_angstrom
+    if series is None or series.drift_angstrom is None or true is None:
+        return False
+    return bool(np.linalg.norm(series.drift_angstrom - true, axis=1).max() > TOLERANCE_ANGSTROM)
 
 
 Answers = tuple[NDArray[np.floating[Any]], NDArray[np.int64]]

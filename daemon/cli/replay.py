@@ -1,11 +1,15 @@
 """`hrtemd replay`: recorded frames, sent as a camera would."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from daemon.cli.options import SECRET_KEY, SERVER_KEY, PositiveNumber
+
+if TYPE_CHECKING:
+    from daemon.sources.simulator import Shot
 
 _EPILOG = """\b
 Example:
@@ -60,7 +64,6 @@ def replay(
 
     What sidecars say of frames rides along. Each pass over the files is one series. Ctrl-C ends it.
     """
-    from itertools import count
     from random import Random
 
     from daemon.keys import keys_for
@@ -80,15 +83,17 @@ def replay(
             unread.add(sentence)
             say(sentence)
 
+    def passes() -> Iterator[Iterable["Shot"]]:
+        yield shots_from(files, say_once)
+        while loop and (sent or not unread):  # where no file can be read, none can in the next pass
+            yield shots_from(files, say_once)
+
     simulator, chance, sent = FORMATS[format_name].simulator(), Random(seed), 0
     faults = Faults(drop, corrupt, abort_after, no_start)
     try:
         with camera(endpoint, socket, bind=bind, keys=keys, say=say) as opened:
-            for _pass in count() if loop else range(1):
-                for _ in play(opened, simulator, shots_from(files, say_once), Pace(rate, jitter), faults, chance):
-                    sent += 1
-                if not sent and unread:
-                    break  # none of the files can be read, in the next pass neither
+            for _ in play(opened, simulator, passes(), Pace(rate, jitter), faults, chance):
+                sent += 1
     except KeyboardInterrupt:
         say("stopped")
     say(f"{sent} frames sent")

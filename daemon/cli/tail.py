@@ -114,9 +114,14 @@ def _json_line(result: "Result") -> str:
 
 def _line(result: "Result") -> str:
     from daemon.client import Event
+    from daemon.errors import beginning_with_file
 
     time = datetime.fromisoformat(result.header["published_at"]).astimezone()
-    told = f"event: {result.sentence}" if isinstance(result, Event) else _atoms_told(result.header)
+    if isinstance(result, Event):
+        origin = result.header.get("origin")  # alerts are about no file
+        told = f"event: {beginning_with_file(result.sentence, origin) if origin else result.sentence}"
+    else:
+        told = _atoms_told(result.header)
     return _printable(f"{time:%H:%M:%S}  {result.source}  {told}")
 
 

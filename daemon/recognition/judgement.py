@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from daemon.errors import CalibrationError
 from daemon.frames import Calibration, FocalSeries, Frame
 from daemon.recognition.package import Manifest, Range, StatedRanges, is_within
 from daemon.recognition.peaks import Peaks
+from daemon.recognition.scale import estimate_graphene_pixel_size
 
 LEAST_SITES = 10
 """Fewer say nothing about a lattice."""
@@ -76,7 +78,8 @@ def judge(subject: Frame | FocalSeries, calibration: Calibration, peaks: Peaks, 
     warnings = _outside_range(subject, calibration, manifest)
     positions = peaks.positions * calibration.pixel_size_angstrom
     if len(positions) < LEAST_SITES:
-        return [*warnings, f"No lattice was found: {len(positions)} {manifest.kind}s in the whole frame."]
+        nothing = f"No lattice was found: {len(positions)} {manifest.kind}s in the whole frame."
+        return [*warnings, nothing + _scale_hint(subject, calibration, manifest)]
     mean_probability = float(peaks.probability.mean())
     if mean_probability < LEAST_MEAN_PROBABILITY:
         warnings.append(
@@ -117,10 +120,17 @@ def _outside_range(subject: Frame | FocalSeries, calibration: Calibration, manif
     # The frames of a series may all say the same: once is enough.
     return [
         f"The {name}, {value:g} {unit}, is outside of what the model {manifest.name} was trained for "
-        f"({low:g} to {high:g} {unit})."
+        f"({low:g} to {high:g} {unit}).{_sign_hint(name, value, (low, high))}"
         for name, value, (low, high), unit in dict.fromkeys(checks)
         if value is not None and not is_within(value, low, high)
     ]
+
+
+def _sign_hint(name: str, value: float, within: Range) -> str:
+    """Programs differ in the sign they give to underfocus."""
+    if not name.startswith("defocus") or not is_within(-value, *within):
+        return ""
+    return f" {-value:g} Å is inside: here defocus is positive for underfocus; does your program mean the opposite?"
 
 
 def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[_Check]:
@@ -132,6 +142,20 @@ def _defocus_checks(subject: Frame | FocalSeries, ranges: StatedRanges) -> list[
         steps = (middle - over, under - middle)
         checks += [("defocus step", step, ranges.defocus_step_angstrom, "Å") for step in steps]
     return checks
+
+
+def _scale_hint(subject: Frame | FocalSeries, calibration: Calibration, manifest: Manifest) -> str:
+    """Say so where the frame shows a lattice that only another pixel size makes graphene's."""
+    if manifest.specimen != "graphene" or not isinstance(subject, Frame):
+        return ""
+    try:
+        fitting = estimate_graphene_pixel_size(subject.pixels)
+    except CalibrationError:
+        return ""
+    used = calibration.pixel_size_angstrom
+    if abs(fitting / used - 1) <= BOND_TOLERANCE:
+        return ""
+    return f" But graphene's rings fit a pixel size of {fitting:.4f} Å; is {used:g} Å right?"
 
 
 def _judge_sheet(positions: NDArray[np.floating], calibration: Calibration, sheet: _Honeycomb) -> list[str]:

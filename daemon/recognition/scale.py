@@ -87,8 +87,8 @@ def estimate_graphene_pixel_size(pixels: NDArray[Any]) -> float:
 
 def _unknown(why: str) -> CalibrationError:
     return CalibrationError(
-        f"The frame has no pixel size and {why}. Give it with --pixel-size ANGSTROM, as pixel_size_angstrom in a "
-        "sidecar FRAME.json, or as pixel_size_angstrom of the source in config.toml."
+        f"The frame has no pixel size and {why}. Give it as pixel_size_angstrom in a sidecar FRAME.json or of the "
+        "source in config.toml, or to `hrtemd process` as --pixel-size ANGSTROM."
     )
 
 

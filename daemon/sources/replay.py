@@ -21,6 +21,7 @@ _SILENCE_SECONDS = 3.0
 
 _WAITING_MESSAGES = 16
 _LINGER_MS = 5000
+_LINGER_WHEN_STOPPED_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,8 @@ def camera(
     with zmq.Context() as context, doorkeeper(context, keys):
         sender = context.socket(zmq.PUSH if socket == "push" else zmq.XPUB)
         sender.sndhwm = _WAITING_MESSAGES  # before a connection is made: later it would not count
-        linger_ms = 0
+        sender.immediate = True  # what is sent to nobody would count as sent
+        linger_ms = _LINGER_WHEN_STOPPED_MS
         try:
             apply_keys(sender, keys)
             try:
@@ -111,16 +113,22 @@ def shots_from(files: Iterable[Path], say: Callable[[str], None]) -> Iterator[Sh
 
 
 def play(
-    camera: Camera, simulator: Simulator, shots: Iterable[Shot], pace: Pace, faults: Faults, chance: Random
+    camera: Camera,
+    simulator: Simulator,
+    passes: Iterable[Iterable[Shot]],
+    pace: Pace,
+    faults: Faults,
+    chance: Random,
 ) -> Iterator[None]:
-    """Send one series at its pace, yielding after each image."""
+    """Send one series after the other at one pace, yielding after each image."""
     due = monotonic()
-    for message in with_faults(simulator.series(shots), faults, chance):
-        if message.kind == "image":
-            sleep(max(0.0, due - monotonic()))
-            due = max(due, monotonic() - 1.0 / pace.rate_hz)  # what a slow receiver held up is not caught up with
-            due += (1.0 + pace.jitter * chance.uniform(-1.0, 1.0)) / pace.rate_hz
-        if message.parts:
-            camera.send(message.parts)
+    for shots in passes:
+        for message in with_faults(simulator.series(shots), faults, chance):
             if message.kind == "image":
-                yield
+                sleep(max(0.0, due - monotonic()))
+                due = max(due, monotonic() - 1.0 / pace.rate_hz)  # what a slow receiver held up is not caught up with
+                due += (1.0 + pace.jitter * chance.uniform(-1.0, 1.0)) / pace.rate_hz
+            if message.parts:
+                camera.send(message.parts)
+                if message.kind == "image":
+                    yield

@@ -1,13 +1,18 @@
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from daemon import demo
 from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
+from daemon.readers import read_frames
 from daemon.recognition.judgement import judge
 from daemon.recognition.package import Manifest, StatedRanges
 from daemon.recognition.peaks import Peaks
 
+GRAPHENE_SAMPLE = Path(demo.__file__).parent / "samples" / "graphene-sheet.tif"
 PIXEL_SIZE = 0.2
 MOS2_CLASSES = ("Mo", "S2", "S", "vacancy", "substitution")
 
@@ -31,7 +36,7 @@ def manifest(specimen: str) -> Manifest:
                 dose_per_square_angstrom=(300, 1e6),
                 voltage_kv=(80, 80),
                 spherical_aberration_um=(-20, 20),
-                defocus_angstrom=(-110, 110),
+                defocus_angstrom=(-110, 60) if specimen == "mos2" else (-110, 110),
                 defocus_step_angstrom=(25, 55),
             ),
             "probability_threshold": 0.5,
@@ -272,3 +277,25 @@ def test_each_condition_of_a_series_outside_of_the_training_is_said_once(series:
 
 def test_the_outer_frames_of_a_series_may_lie_outside_of_the_range_of_the_middle_one() -> None:
     assert mos2_warnings(*mos2_sheet(), focal_series(defocus=(-150.0, -100.0, -50.0))) == []
+
+
+@pytest.mark.parametrize(("factor", "is_told"), [(0.5, True), (2.5, True), (1.02, False)])
+def test_a_lattice_that_is_there_at_another_pixel_size_is_told(factor: float, is_told: bool) -> None:
+    true = 0.12
+    frame, empty = next(iter(read_frames(GRAPHENE_SAMPLE))), np.zeros(0, np.float32)
+    assert isinstance(frame, Frame)
+    nothing = Peaks(empty.reshape(0, 2), empty, empty, empty.reshape(0, 1))
+
+    (warning,) = judge(frame, Calibration(factor * true, CalibrationSource.METADATA), nothing, manifest("graphene"))
+
+    assert "No lattice was found" in warning
+    hint = re.search(r"graphene's rings fit a pixel size of ([0-9.]+) Å; is", warning)
+    assert bool(hint) is is_told
+    if hint:
+        assert float(hint[1]) == pytest.approx(true, rel=0.03)
+
+
+def test_a_defocus_of_the_other_sign_is_told() -> None:
+    wrong = mos2_warnings(*mos2_sheet(), series=focal_series(defocus=(50.0, 90.0, 130.0)))
+
+    assert any("-90 Å is inside: here defocus is positive for underfocus" in warning for warning in wrong)
