@@ -173,22 +173,29 @@ class _Result(NamedTuple):
 
 
 def _results_in(folder: str, on_error: Callable[[OSError], None]) -> Iterator[_Result]:
-    """Find every atom table in a folder and below; there may be a hundred thousand."""
+    """Find every atom table in a folder and below; there may be a hundred thousand, so nothing else is remembered."""
+    folders = []
     try:
         with os.scandir(folder) as entries:
-            there = {entry.name: entry for entry in entries}
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif entry.name.endswith(_TABLE) and entry.is_file(follow_symlinks=False):
+                    with suppress(FileNotFoundError):  # it is being written anew
+                        yield _result(entry.path.removesuffix(_TABLE))
     except OSError as error:
         on_error(error)
-        return
-    for name, entry in there.items():
-        if entry.is_dir(follow_symlinks=False):
-            yield from _results_in(entry.path, on_error)
-        elif name.endswith(_TABLE) and entry.is_file(follow_symlinks=False):
-            stem = name.removesuffix(_TABLE)
-            beside = [there[stem + suffix] for suffix in _SUFFIXES if stem + suffix in there]
-            with suppress(FileNotFoundError):  # it is being written anew
-                stats = [file.stat(follow_symlinks=False) for file in beside]
-                yield _Result(entry.path.removesuffix(_TABLE), sum(stat.st_size for stat in stats), stats[-1].st_mtime)
+    for below in folders:
+        yield from _results_in(below, on_error)
+
+
+def _result(stem: str) -> _Result:
+    table = Path(stem + _TABLE).lstat()
+    size = table.st_size
+    for suffix in _SUFFIXES[:-1]:
+        with suppress(FileNotFoundError):
+            size += Path(stem + suffix).lstat().st_size
+    return _Result(stem, size, table.st_mtime)
 
 
 def _trouble(error: OSError) -> str:
