@@ -16,6 +16,9 @@ from daemon.readers.stack import LAZY_FROM_BYTES, ImagesInFile, ImageStack
 _CHANNELS = (3, 4)
 """Red, green, blue, and perhaps opacity."""
 
+_ARCHIVE = b"PK"
+"""How a ZIP file, and so an `.npz`, begins."""
+
 
 def read_png(path: Path, limits: ReadLimits) -> list[ImageStack]:
     """Read an 8- or 16-bit grey image; one in colour whose channels are equal is grey too."""
@@ -78,8 +81,11 @@ class _Declared(NamedTuple):
 
 
 def _check_header(file: IO[bytes], path: Path, limits: ReadLimits, loads_by_image: bool) -> _Declared | None:
-    """Look at the size that an array declares of itself; what is no array is left to `np.load`."""
-    if file.read(6) != np.lib.format.MAGIC_PREFIX:
+    """Look at the size that an array declares of itself; a file cut short and an archive are left to `np.load`."""
+    magic = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if magic != np.lib.format.MAGIC_PREFIX:
+        if len(magic) == len(np.lib.format.MAGIC_PREFIX) and not magic.startswith(_ARCHIVE):
+            raise _misnamed(path)  # NumPy would offer to load it unsafely
         return None
     version = tuple(file.read(2))
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -91,9 +97,13 @@ def _check_header(file: IO[bytes], path: Path, limits: ReadLimits, loads_by_imag
     return declared
 
 
+def _misnamed(path: Path) -> FrameError:
+    return FrameError(f"{path.name}: the content does not fit the ending {path.suffix}; rename or save it again.")
+
+
 def _checked(array: Any, path: Path) -> NDArray[Any]:
     if not isinstance(array, np.ndarray):  # np.load opens by content: an archive may be named .npy
-        raise FrameError(f"{path.name}: the content does not fit the ending {path.suffix}; rename or save it again.")
+        raise _misnamed(path)
     if array.ndim not in (2, 3):
         raise FrameError(
             f"{path.name}: a frame has two dimensions and a stack three, this array has shape {array.shape}."

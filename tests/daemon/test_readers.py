@@ -794,3 +794,10 @@ def test_suffixes() -> None:
         ".npz",
         ".png",
     } == SUFFIXES
+
+
+def test_a_file_that_is_no_array_is_told_without_advice_to_load_it_unsafely(tmp_path: Path) -> None:
+    path = tmp_path / "frame.npy"
+    path.write_bytes(b"II*\0" + bytes(500))
+    with pytest.raises(FrameError, match=r"frame\.npy: the content does not fit the ending \.npy; rename or save"):
+        list(read_frames(path))
