@@ -53,6 +53,10 @@ class Batch:
     near: Tensor
     atoms: Tensor
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        return Batch(*(part.to(device, non_blocking=True) for part in vars(self).values()))
+
 
 class Batches(Dataset[Batch]):
     """Item `step` is the batch of that training step."""

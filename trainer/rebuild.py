@@ -95,7 +95,7 @@ class Workspace:
         if training.step < self.recipe.training.steps:
             done = f"{training.step} of {self.recipe.training.steps} steps"
             raise RecipeError(f"Training is not finished ({done}); run `hrtemd-train train` first.")
-        network, seconds = training.average, training.seconds
+        network, seconds = training.average.cpu(), training.seconds
         export_network(network, self.package_folder / "model.onnx")
         uncalibrated = write_manifest(network, self.recipe, self.package_folder, seconds)
         frames = calibration_frames(self.recipe, self._held_out("calibration"), self.recipe.seed + CALIBRATION_SEED)

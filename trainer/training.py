@@ -73,7 +73,7 @@ def losses(heads: Tensor, batch: Batch) -> Losses:
 def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
     """Cross-entropy of the number of atoms, where a counted column shares in a cell's occupancy."""
     if logits.shape[1] == 0:
-        return torch.zeros(())
+        return logits.new_zeros(())
     shares = (1 - batch.shares[:, 0]) * batch.weights * (batch.atoms > 0)
     entropy = nn.functional.cross_entropy(logits, (batch.atoms - 1).clamp(min=0), reduction="none")
     return (entropy * shares).sum() / shares.sum().clamp(min=1)
@@ -114,6 +114,8 @@ class Training:
             hidden=_hidden_channels(recipe),
             contrasts=0 if recipe.series is None else FRAMES,
         )
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         self.average = deepcopy(self.network).eval()
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
@@ -122,7 +124,7 @@ class Training:
             [{"params": decayed, "weight_decay": 1e-2}, {"params": kept, "weight_decay": 0.0}],
             lr=recipe.training.learning_rate,
         )
-        self.computes_in_bf16 = computes_in_bf16()
+        self.computes_in_bf16 = self.device.type == "cuda" or computes_in_bf16()
         self.step = 0
         self.seconds = 0.0
 
@@ -134,8 +136,9 @@ class Training:
     def learn(self, batch: Batch) -> Losses:
         """Take one step."""
         self.network.train()
+        batch = batch.to(self.device)
         images = batch.images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.computes_in_bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.computes_in_bf16):
             heads = self.network(images)
         result = losses(heads.float(), batch)
         for group in self.optimizer.param_groups:
@@ -179,7 +182,7 @@ class Training:
         Raises:
             RecipeError: It was written for another recipe. More or fewer steps are no other recipe.
         """
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location=self.device, weights_only=True)
         if state["recipe"] != _identity(self.recipe):
             raise RecipeError(f"{path} belongs to another recipe; delete it, or name another folder with --work.")
         self.network.load_state_dict(state["network"])
@@ -200,19 +203,20 @@ def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | N
     `folder/curve.jsonl` gets a line every 100 steps: step, losses, seconds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # One core in three takes frames, the others learn; threads that outnumber cores wait for each other at every layer.
-    cores = os.cpu_count() or 2
-    loader_processes = max(1, cores // 3)
-    torch.set_num_threads(max(1, cores - loader_processes))
     checkpoint = folder / "checkpoint.pt"
     training = Training(recipe)
+    # One core in three takes frames, the others learn; threads that outnumber cores wait for each other at every layer.
+    # Beside a GPU, which learns faster than a dozen cores take frames, all but one take them.
+    cores = os.cpu_count() or 2
+    loader_processes = max(1, cores - 1 if training.device.type == "cuda" else cores // 3)
+    torch.set_num_threads(max(1, cores - loader_processes))
     if checkpoint.exists():
         training.load(checkpoint)
     elif start is not None:
         training.start_from(start)
     _forget_steps_after(training.step, folder / CURVE)
     started, saved = time.monotonic() - training.seconds, time.monotonic()
-    sums, count = torch.zeros(3), 0
+    sums, count = torch.zeros(3, device=training.device), 0
     for batch in tqdm(
         _batches(training, store, loader_processes),
         "training",
@@ -226,7 +230,7 @@ def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | N
         training.seconds = time.monotonic() - started
         if training.step % 100 == 0:
             _log(folder, training, *(sums / count).tolist())
-            sums, count = torch.zeros(3), 0
+            sums, count = torch.zeros_like(sums), 0
         if time.monotonic() - saved > CHECKPOINT_EVERY_SECONDS:
             training.save(checkpoint)
             saved = time.monotonic()
