@@ -154,8 +154,10 @@ def _check_growth(outcome: Outcome, samples: list[Sample], settled_after: int, n
         f"{before / 1e6:.1f} MB, then {after / 1e6:.1f} MB: {growth:+.1%}",
     )
     for what in ("descriptors", "threads"):
-        first, last = (max(getattr(sample.usage, what) for sample in some) for some in (early, late))
-        outcome.check(f"no more {what} than before", last <= first, f"{first}, then {last}")
+        most = max(getattr(sample.usage, what) for sample in early)
+        # Files come and go with every result: a moment with one more open is no leak, half of all moments are.
+        last = median(getattr(sample.usage, what) for sample in late)
+        outcome.check(f"no more {what} than before", last <= most, f"at most {most}, then mostly {last:g}")
     longest = [max(sample.queued for sample in some) for some in (early, late)]
     outcome.check(
         "no more frames and overlays wait than before",
