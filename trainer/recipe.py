@@ -4,7 +4,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.recognition.package import Range, StatedRanges
 
@@ -115,6 +115,9 @@ class TrainingRecipe(_Section):
     learning_rate: Annotated[float, Field(gt=0)]
     empty_share: Annotated[float, Field(ge=0, lt=1)]
     """Share of frames of vacuum only."""
+    class_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How many times as much a rare class counts in learning; 1 where not given. Probabilities stay those of the
+    specimens as they are, see `trainer.training.losses`."""
 
 
 class SeriesEvaluationRecipe(_Section):
@@ -175,6 +178,12 @@ class Recipe(_Section):
     network: NetworkRecipe
     training: TrainingRecipe
     evaluation: EvaluationRecipe
+
+    @model_validator(mode="after")
+    def _weighs_its_own_classes(self) -> Self:
+        if unknown := set(self.training.class_weights) - set(self.network.classes):
+            raise ValueError(f"training.class_weights: {', '.join(sorted(unknown))} are not among network.classes")
+        return self
 
     @property
     def task(self) -> Literal["positions", "species", "heights"]:

@@ -53,15 +53,24 @@ class Losses:
         return self.occupancy + GEOMETRY_WEIGHT * self.geometry + COUNT_WEIGHT * self.count
 
 
-def losses(heads: Tensor, batch: Batch) -> Losses:
+def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None) -> Losses:
     """Cross-entropy of the occupancy, and where there are sites that of their atoms and the positions' likelihood.
 
-    All are proper scores: at their optimum the network's probabilities and sigmas are the true ones.
+    All are proper scores: at their optimum the network's probabilities and sigmas are the true ones. That holds with
+    weights too, since the shares that heavier classes take in the weighted sum are added to what the network says
+    before the two are compared (as in Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
+
+    Args:
+        heads: What the network says.
+        batch: What it should say.
+        class_weights: Shape (1 + classes,), how many times nothing and each class count; once each by default.
     """
     kinds = batch.shares.shape[1]
+    weights = torch.ones(kinds, device=heads.device) if class_weights is None else class_weights
     sites = batch.shares[:, 1:].sum().clamp(min=FEWEST_SITES * len(heads))
-    log_shares = torch.log_softmax(heads[:, :kinds], dim=1)
-    occupancy = -(batch.shares * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
+    log_shares = torch.log_softmax(heads[:, :kinds] + weights.log()[:, None, None], dim=1)
+    by_class = batch.shares * weights[:, None, None]
+    occupancy = -(by_class * log_shares).sum(dim=1).mul(batch.weights).sum() / sites
     log_sigma = heads[:, -1].clamp(*LOG_SIGMA_RANGE)
     squared = (heads[:, -3:-1] - batch.offsets).square().sum(dim=1)
     likelihood = squared * torch.exp(-2 * log_sigma) / 2 + 2 * log_sigma
@@ -125,6 +134,8 @@ class Training:
             lr=recipe.training.learning_rate,
         )
         self.computes_in_bf16 = self.device.type == "cuda" or computes_in_bf16()
+        weights = [1.0, *(recipe.training.class_weights.get(name, 1.0) for name in shape.classes)]
+        self.class_weights = torch.tensor(weights, device=self.device)
         self.step = 0
         self.seconds = 0.0
 
@@ -140,7 +151,7 @@ class Training:
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.computes_in_bf16):
             heads = self.network(images)
-        result = losses(heads.float(), batch)
+        result = losses(heads.float(), batch, self.class_weights)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.training, self.step)
         self.optimizer.zero_grad(set_to_none=True)

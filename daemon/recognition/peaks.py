@@ -28,8 +28,8 @@ OWN_REACH = 1.375
 cells sees it speaks of another site."""
 
 LEAST_DISTANCE = 2.5
-"""Cells, a little below that least distance. What is left of a site's probability outside its own 3 × 3 cells, as beside
-something brighter than the network was trained on, lies closer to it than another site could."""
+"""Cells, a little below that least distance. What is left of a site's probability outside its own 3 × 3 cells, as
+beside something brighter than the network was trained on, lies closer to it than another site could."""
 
 PADDING = ((0, 0), (1, 1), (1, 1))
 NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])

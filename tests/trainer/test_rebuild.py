@@ -1,5 +1,5 @@
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -146,6 +146,22 @@ def test_the_losses_are_lowest_for_the_truth(smoke: Path, recipe: Recipe) -> Non
 
     assert losses(truth, batch).occupancy < losses(shifted, batch).occupancy
     assert losses(truth, batch).geometry < losses(shifted, batch).geometry
+
+
+def test_rare_classes_may_count_more_and_the_truth_stays_the_best_answer(smoke: Path, recipe: Recipe) -> None:
+    batch = Batches(recipe, WaveStore.open(smoke / "train", 2), 1)[3]
+    kinds = batch.shares.shape[1]
+    unsure = 0.9 * batch.shares + 0.1 / kinds  # no share is 0, so that the truth can be said in logits
+    batch = replace(batch, shares=unsure)
+    weights = torch.linspace(1.0, 9.0, kinds)
+
+    def slope(logits: torch.Tensor) -> float:
+        heads = torch.cat([logits, batch.offsets, torch.zeros_like(batch.offsets[:, :1])], dim=1).requires_grad_()
+        losses(heads, batch, weights).occupancy.backward()
+        assert heads.grad is not None
+        return float(heads.grad[:, :kinds].abs().max())
+
+    assert slope(unsure.log()) < 1e-6 < 1e-3 < slope(unsure.log().roll(1, dims=1))
 
 
 def test_an_interrupted_simulation_is_finished_as_if_nothing_had_happened(recipe: Recipe, tmp_path: Path) -> None:
