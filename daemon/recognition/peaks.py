@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 CENTRE_WEIGHTS = np.array([0.25, 0.5, 0.25], np.float32)
 
@@ -26,10 +25,6 @@ LOG_SIGMA_RANGE = (-4.0, 2.0)
 OWN_REACH = 1.375
 """Cells: half of the least distance between sites. A cell that sees its site farther from where the middle of the 3 × 3
 cells sees it speaks of another site."""
-
-LEAST_DISTANCE = 2.5
-"""Cells, a little below that least distance. What is left of a site's probability outside its own 3 × 3 cells, as
-beside something brighter than the network was trained on, lies closer to it than another site could."""
 
 PADDING = ((0, 0), (1, 1), (1, 1))
 NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
@@ -95,8 +90,7 @@ def _sites(
     """Find the cell of each site, and what of the occupancy around it is this site's own.
 
     A cell between two sites can outrank the one whose site lies where four cells meet, and is no site itself. So what
-    belongs to the sites found is taken away, and what is left is looked at again until nothing is found in it. Of that,
-    only what lies as far from the sites found before as sites do is another one.
+    belongs to the sites found is taken away, and what is left is looked at again until nothing is found in it.
 
     Returns:
         Rows and columns, each of shape (n,), in order; and the shares of each site's 3 × 3 cells, (classes, n, 9).
@@ -107,7 +101,6 @@ def _sites(
     places = np.pad(offsets + np.stack(np.broadcast_arrays(column, row)), PADDING)
     is_free = np.ones(total.shape, np.uint8)
     found = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros((len(occupancy), 0, 9), np.float32))]
-    found_at = np.zeros((0, 2))
     while True:
         window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
@@ -120,12 +113,7 @@ def _sites(
             break
         x, y = _around(places, rows, columns)
         is_own = np.hypot(x - x[:, 4:5], y - y[:, 4:5]) < OWN_REACH
-        shares = _around(left, rows, columns) * is_own
-        weights = shares.sum(axis=0)
-        at = np.stack([np.average(axis, axis=1, weights=weights + 1e-9) for axis in (x, y)], axis=1)
-        is_another = cKDTree(found_at).query(at)[0] >= LEAST_DISTANCE if len(found_at) else np.ones(len(at), bool)
-        found.append((rows[is_another], columns[is_another], shares[:, is_another]))
-        found_at = np.concatenate([found_at, at[is_another]])
+        found.append((rows, columns, _around(left, rows, columns) * is_own))
         place, neighbour = np.nonzero(is_own)
         left[:, rows[place] + 1 + NEIGHBOURS[neighbour, 0], columns[place] + 1 + NEIGHBOURS[neighbour, 1]] = 0.0
         total = left[:, 1:-1, 1:-1].sum(axis=0)

@@ -24,7 +24,7 @@ PIXEL_SIZE_ANGSTROM = 0.1
 
 @pytest.fixture(scope="session")
 def blob_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real package for the real engines: one convolution that answers to blobs of 0.15 Å."""
+    """A real package for the real engines: a convolution that answers to blobs of 0.15 Å."""
     return write_blob_package(tmp_path_factory.mktemp("models") / "blobs", frames=1)
 
 
@@ -43,15 +43,7 @@ def write_blob_package(folder: Path, frames: int) -> Path:
     weights[1, :frames] = 10 * blob / (blob**2).sum() / frames
     # A blob's centre is at 7 or more standard deviations of the normalised frame, noise below 2.
     biases = np.array([0, -40, 0, 0, -1], np.float32)
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "weights", "biases"], ["heads"], strides=[2, 2], pads=[3, 3, 3, 3])],
-        "blobs",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, "height", "width"])],
-        [helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", 5, "rows", "columns"])],
-        [numpy_helper.from_array(weights, "weights"), numpy_helper.from_array(biases, "biases")],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "model.onnx")
+    save_blob_network(folder / "model.onnx", weights, biases, class_count=1)
     manifest = {
         "name": folder.name,
         "version": "1.0",
@@ -84,6 +76,40 @@ def write_blob_package(folder: Path, frames: int) -> Path:
     }
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def save_blob_network(
+    path: Path, weights: np.ndarray[Any, Any], biases: np.ndarray[Any, Any], class_count: int
+) -> None:
+    """Write a network of one convolution of 8 × 8 pixels; `weights` has shape (heads, channels, 8, 8).
+
+    As a trained network does, it puts a site into one cell and says nothing of those around it: the logit of nothing
+    rises by as much as the best of the 5 × 5 cells around is better than what is found in the cell itself.
+    """
+    heads, channels = weights.shape[:2]
+    nodes = [
+        helper.make_node("Conv", ["image", "weights", "biases"], ["answers"], strides=[2, 2], pads=[3, 3, 3, 3]),
+        helper.make_node("Split", ["answers", "parts"], ["nothing", "classes", "others"], axis=1),
+        helper.make_node("ReduceMax", ["classes"], ["found"], axes=[1], keepdims=1),
+        helper.make_node("MaxPool", ["found"], ["best"], kernel_shape=[5, 5], pads=[2, 2, 2, 2]),
+        helper.make_node("Sub", ["best", "found"], ["worse"]),
+        helper.make_node("Mul", ["worse", "strength"], ["suppression"]),
+        helper.make_node("Add", ["nothing", "suppression"], ["nothing_else"]),
+        helper.make_node("Concat", ["nothing_else", "classes", "others"], ["heads"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "blobs",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, "height", "width"])],
+        [helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", heads, "rows", "columns"])],
+        [
+            numpy_helper.from_array(weights.astype(np.float32), "weights"),
+            numpy_helper.from_array(biases.astype(np.float32), "biases"),
+            numpy_helper.from_array(np.array([1, class_count, heads - 1 - class_count]), "parts"),
+            numpy_helper.from_array(np.array(50.0, np.float32), "strength"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
 
 
 def blob_pixels(blobs: int, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -8,16 +8,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
 
 from daemon.errors import FrameError, ModelError
 from daemon.frames import Acquisition, Calibration, CalibrationSource, FocalSeries, Frame
 from daemon.recognition.package import Manifest, ModelPackage
 from daemon.recognition.recogniser import Recogniser
 from daemon.recognition.series_input import input_channels
+from tests.daemon.conftest import save_blob_network
 
 PIXEL_SIZE_ANGSTROM = 0.1
 SIDE = 200
@@ -29,21 +28,9 @@ DRIFT_PX = np.array([[7.3, -4.6], [0.0, 0.0], [-3.5, 9.2]])
 
 
 def save_network(folder: Path, weights: NDArray[Any], biases: NDArray[Any], **manifest: Any) -> ModelPackage:
-    """A package of one convolution of 8 × 8 pixels; `weights` has shape (heads, channels, 8, 8)."""
+    """A package of such a network as `save_blob_network` writes."""
     folder.mkdir()
-    heads, channels = weights.shape[:2]
-    graph = helper.make_graph(
-        [helper.make_node("Conv", ["image", "weights", "biases"], ["heads"], strides=[2, 2], pads=[3, 3, 3, 3])],
-        "blobs",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", channels, "height", "width"])],
-        [helper.make_tensor_value_info("heads", TensorProto.FLOAT, ["batch", heads, "rows", "columns"])],
-        [
-            numpy_helper.from_array(weights.astype(np.float32), "weights"),
-            numpy_helper.from_array(biases.astype(np.float32), "biases"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, folder / "model.onnx")
+    save_blob_network(folder / "model.onnx", weights, biases, len(manifest["classes"]))
     stated = {
         "name": folder.name,
         "version": "1.0",
