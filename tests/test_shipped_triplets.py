@@ -13,11 +13,13 @@ import pytest
 from numpy.typing import NDArray
 
 from daemon.atoms import SUPPORT, VACANCY, read_parquet, row_classes
+from daemon.recognition.package import Range
 from trainer.batches import MARGIN_ANGSTROM
 from trainer.camera import good_scintillator
 from trainer.evaluation.matching import Matching, View, match
 from trainer.optics import Optics
-from trainer.recipe import ThermalMotion
+from trainer.recipe import COLD_TO_HOT, ThermalMotion
+from trainer.samples import ROOM_TEMPERATURE
 from trainer.simulation import ExitWave, simulate
 from trainer.specimens.mos2 import random_mos2
 from trainer.specimens.nanoparticle import random_gold
@@ -76,6 +78,7 @@ def process_stacks(
     lens: Optics,
     draw: Callable[[np.random.Generator], Specimen],
     thermal_motion: ThermalMotion = "snapshot",
+    thermal_strength: Range = COLD_TO_HOT,
 ) -> tuple[Path, Shown]:
     """Results of `hrtemd process --series stack`, and what each stack shows."""
     frames = folder / "frames"
@@ -83,7 +86,14 @@ def process_stacks(
     shown = {}
     for index in range(SPECIMENS):
         rng = np.random.default_rng([SEED, index])
-        exit_wave = simulate(draw(rng), FIELD_PIXELS, lens.voltage_kv, rng, thermal_motion=thermal_motion)
+        exit_wave = simulate(
+            draw(rng),
+            FIELD_PIXELS,
+            lens.voltage_kv,
+            rng,
+            thermal_motion=thermal_motion,
+            thermal_strength=thermal_strength,
+        )
         triplet = shoot(exit_wave, lens, rng)
         stack = np.stack([shot.pixels for shot in triplet.shots])
         np.save(frames / f"stack-{index}.npy", np.clip(np.round(10 * stack), 0, 65535).astype(np.uint16))
@@ -109,7 +119,7 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Shown]:
 @pytest.fixture(scope="module")
 def particles(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Shown]:
     folder = tmp_path_factory.mktemp("particles")
-    return process_stacks(folder, "nanoparticle-triplet", PARTICLE, thin_gold, "averaged")
+    return process_stacks(folder, "nanoparticle-triplet", PARTICLE, thin_gold, "averaged", ROOM_TEMPERATURE)
 
 
 def matched(stem: str, folder: Path, exit_wave: ExitWave, triplet: Triplet) -> tuple[pa.Table, Matching, int]:
@@ -189,6 +199,6 @@ def test_nanoparticle_triplet_finds_columns_and_counts_their_atoms(particles: tu
     assert len(off) >= 350
     # The project's goals are 0.985, 0.95 and 0.998: the model card says where it stops, and one of these four is of the
     # kind it counts worst.
-    assert 2 * len(off) / (2 * len(off) + missed + false) >= 0.95
-    assert (off == 0).mean() >= 0.6
-    assert (np.abs(off) <= 1).mean() >= 0.88
+    assert 2 * len(off) / (2 * len(off) + missed + false) >= 0.97
+    assert (off == 0).mean() >= 0.7
+    assert (np.abs(off) <= 1).mean() >= 0.97

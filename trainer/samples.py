@@ -22,6 +22,7 @@ from trainer.camera import good_scintillator
 from trainer.evaluation.matching import View
 from trainer.microscope import Shot, take
 from trainer.optics import Optics
+from trainer.recipe import COLD_TO_HOT
 from trainer.simulation import simulate
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.mos2 import random_mos2
@@ -37,6 +38,8 @@ FIELD_SAMPLING_ANGSTROM = 0.15
 DRIFT_ANGSTROM = 6.0
 SEED = 777_997
 THICKEST_COLUMN_ATOMS = 12
+ROOM_TEMPERATURE = (1.0, 1.0)
+"""Of thermal motion: columns are counted where it is known."""
 
 
 @dataclass(frozen=True)
@@ -161,12 +164,14 @@ def _shoot(sample: Sample, seed: int) -> tuple[Specimen, tuple[Shot, ...], dict[
     specimen = draw(rng, sample.field_angstrom)
     while not sample.wanted(specimen):
         specimen = draw(rng, sample.field_angstrom)
+    is_counted = sample.model == "nanoparticle-triplet"
     exit_wave = simulate(
         specimen,
         round(sample.field_angstrom / FIELD_SAMPLING_ANGSTROM),
         sample.optics.voltage_kv,
         rng,
-        thermal_motion="averaged" if sample.model == "nanoparticle-triplet" else "snapshot",
+        thermal_motion="averaged" if is_counted else "snapshot",
+        thermal_strength=ROOM_TEMPERATURE if is_counted else COLD_TO_HOT,
     )
     exposure = good_scintillator(PIXEL_SIZE_ANGSTROM, sample.dose_per_square_angstrom)
     if sample.defocus_step_angstrom is None:
