@@ -115,6 +115,21 @@ def counts_by_species(table: pa.Table) -> dict[str, int]:
     return {found["values"]: found["counts"] for found in _classes(table).value_counts().to_pylist()}
 
 
+def found_in_words(table: pa.Table) -> str:
+    """Say what stands in a table, vacancies left out: `345 atoms`, or `53 columns, 205 atoms counted`."""
+    from pyarrow import compute
+
+    in_columns = compute.sum(table.column("n_atoms")).as_py()
+    told = []
+    for found in table.column("kind").cast(pa.string()).value_counts().to_pylist():
+        kind, number = found["values"], found["counts"]
+        if kind != VACANCY:
+            told.append(f"{number} {kind}{'s' * (number != 1)}")
+            if kind == "column" and in_columns:
+                told[-1] += f", {in_columns} atoms counted"
+    return ", ".join(told) or "nothing"
+
+
 def _classes(table: pa.Table) -> pa.ChunkedArray:
     # By Arrow, since a frame may have tens of thousands of rows, each of which takes Python microseconds.
     # Imported here, because a client does not need it and would wait for it longest.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
-from daemon.atoms import counts_by_species
+from daemon.atoms import counts_by_species, found_in_words
 from daemon.errors import explain, is_foreseen
 from daemon.frames import FocalSeries, Frame
 from daemon.publish.files import FilePublisher
@@ -35,6 +35,7 @@ class Report:
         calibration_source: Where the pixel size came from.
         count: Rows of the atom table; null, never 0, for what could not be analysed.
         counts_by_species: The same by species.
+        found: The same in words, such as `53 columns, 205 atoms counted`.
         latency_ms: From the frame or series being in memory to its atom table being ready.
         latency_ms_by_stage: `read`, `prepare`, `infer`, `decode`, `write`, `draw`.
         warnings: Why the atoms may deserve less trust than their probabilities say, or why there is no overlay.
@@ -50,6 +51,7 @@ class Report:
     calibration_source: str | None = None
     count: int | None = None
     counts_by_species: dict[str, int] | None = None
+    found: str | None = None
     latency_ms: float | None = None
     latency_ms_by_stage: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Batch:
             calibration_source=str(recognition.calibration.source),
             count=recognition.table.num_rows,
             counts_by_species=counts_by_species(recognition.table),
+            found=found_in_words(recognition.table),
             latency_ms=1e3 * (recognised - started),
             latency_ms_by_stage={
                 "read": arrival.read_ms,

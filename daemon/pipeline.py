@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any
 
 from daemon.alerts import Alert, AlertWatch
+from daemon.atoms import found_in_words
 from daemon.drawing import Drawing
 from daemon.drops import Drops
 from daemon.errors import FrameError, beginning_with_file, explain, is_foreseen
@@ -285,6 +286,6 @@ def _log_line(arrival: Arrival, recognition: Recognition) -> str:
     warnings = "".join(f"; warning: {warning}" for warning in recognition.warnings)
     milliseconds = sum(recognition.latency_ms.values())
     return (
-        f"{arrival.source}: {arrival.subject.name}: {recognition.table.num_rows} atoms "
+        f"{arrival.source}: {arrival.subject.name}: {found_in_words(recognition.table)} "
         f"in {milliseconds:.0f} ms{warnings}"
     )

@@ -128,4 +128,4 @@ def _line(report: "Report") -> str:
     if report.error is not None:
         return f"failed: {beginning_with_file(report.error, report.file)}"
     warnings = "".join(f"; warning: {warning}" for warning in report.warnings)
-    return f"{report.file}: {report.count} atoms in {report.latency_ms:.0f} ms -> {report.stem}{warnings}"
+    return f"{report.file}: {report.found} in {report.latency_ms:.0f} ms -> {report.stem}{warnings}"

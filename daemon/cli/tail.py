@@ -126,16 +126,12 @@ def _line(result: "Result") -> str:
 
 
 def _atoms_told(header: dict[str, Any]) -> str:
-    from daemon.atoms import VACANCY
-
-    counts = header["counts"]
-    atoms = sum(counts.values()) - counts.get(VACANCY, 0)
-    by_species = ", ".join(f"{number} {name}" for name, number in counts.items())
+    by_species = ", ".join(f"{number} {name}" for name, number in header["counts"].items())
     taken_at = datetime.fromisoformat(header["acquired_at"] or header["received_at"])
     age_seconds = (datetime.now(UTC) - taken_at).total_seconds()
     warnings = "".join(f"; warning: {warning}" for warning in header["warnings"])
     return (
-        f"{header['name']}  {atoms} atoms ({by_species or 'none'})  "
+        f"{header['name']}  {header['found']}{f' ({by_species})' * bool(by_species)}  "
         f"{sum(header['latency_ms'].values()):.0f} ms  {age_seconds:.1f} s old{warnings}"
     )
 

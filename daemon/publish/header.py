@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from daemon.atoms import counts_by_species, with_header
+from daemon.atoms import counts_by_species, found_in_words, with_header
 from daemon.frames import Average, FocalSeries
 from daemon.recognition.recogniser import Recognition
 from daemon.sources.source import Arrival
@@ -41,6 +41,7 @@ def result_header(arrival: Arrival, recognition: Recognition) -> dict[str, Any]:
         "backend": recognition.backend,
         "latency_ms": {"read": arrival.read_ms, **recognition.latency_ms},
         "counts": counts_by_species(recognition.table),
+        "found": found_in_words(recognition.table),
         "warnings": recognition.warnings,
         "series": _describe(series) if series else None,
         "average": _describe_average(frame.average) if frame.average else None,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import zmq
 
-from daemon.atoms import atom_table, counts_by_species, to_stream
+from daemon.atoms import atom_table, counts_by_species, found_in_words, to_stream
 from daemon.keys import Keys
 from daemon.ledger import Ledger, LedgerLimits, Message
 from daemon.publish.header import event_header
@@ -73,6 +73,7 @@ class Station:
             "published_at": now,
             "latency_ms": {"read": 1.0, "infer": 40.0},
             "counts": counts_by_species(table),
+            "found": found_in_words(table),
             "warnings": [],
         }
         return self.post(f"atoms/{source}", {**described, **header}, to_stream(table))

@@ -7,7 +7,16 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from daemon.atoms import SCHEMA, atom_table, counts_by_species, read_parquet, row_classes, write_csv, write_parquet
+from daemon.atoms import (
+    SCHEMA,
+    atom_table,
+    counts_by_species,
+    found_in_words,
+    read_parquet,
+    row_classes,
+    write_csv,
+    write_parquet,
+)
 
 
 @pytest.fixture
@@ -68,3 +77,10 @@ def test_a_table_of_nothing_has_the_same_columns() -> None:
 
     assert empty.schema.equals(SCHEMA)
     assert counts_by_species(empty) == {}
+
+
+def test_it_is_told_in_words_what_was_found(table: pa.Table) -> None:
+    assert found_in_words(table) == "3 columns, 27 atoms counted"
+    assert found_in_words(table.slice(2)) == "1 column"
+    assert found_in_words(table.slice(3)) == "nothing"
+    assert found_in_words(atom_table(np.ones((1, 2)), 0.1, "atom", np.ones(1), np.ones(1), species=["C"])) == "1 atom"

@@ -72,7 +72,7 @@ def test_good_frames_and_a_bad_one(tmp_path: Path, hrtemd: Run, write_frame: Wri
         stages = row["latency_ms_by_stage"]
         assert row["latency_ms"] >= stages["prepare"] + stages["infer"] + stages["decode"]
         Image.open(output / f"{name}.overlay.png").verify()
-        assert f"{name}.npy: {count} atoms in" in done.stderr
+        assert f"{name}.npy: {count} column{'s' * (count != 1)} in" in done.stderr
     torn = rows["torn.npy"]
     assert torn["count"] is None
     assert torn["counts_by_species"] is None

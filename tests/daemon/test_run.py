@@ -102,7 +102,7 @@ def test_frames_become_tables_errors_become_events_and_restarts_do_nothing_twice
     assert "cut short" in event["error"]
     assert not list(daemon.results.glob("torn*"))
     log = daemon.log.read_text()
-    assert "camera: renamed: 3 atoms in" in log
+    assert "camera: renamed: 3 columns in" in log
     assert "stopped: 4 analysed, 1 failed" in log
 
     # After a restart only what lacks results, or has changed, is analysed.
