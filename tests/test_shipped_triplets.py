@@ -167,7 +167,7 @@ def test_mos2_triplet_finds_sites_their_species_and_what_they_lack(
     )
 
     assert of_true >= 30
-    # The project's goals but for the precision of vacancies, 0.95: the model card tells 0.90, these sheets have 63 of 70.
+    # The project's goals but for the precision of vacancies, 0.95: the model card tells 0.90, here it is 63 of 70.
     assert 2 * len(pairs) / (2 * len(pairs) + missed + false) >= 0.985
     assert right / len(pairs) >= 0.98
     assert both / of_found >= 0.88
