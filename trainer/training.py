@@ -57,8 +57,8 @@ def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None) -> 
     """Cross-entropy of the occupancy, and where there are sites that of their atoms and the positions' likelihood.
 
     All are proper scores: at their optimum the network's probabilities and sigmas are the true ones. That holds with
-    weights too, since the shares that heavier classes take in the weighted sum are added to what the network says
-    before the two are compared (as in Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
+    weights too, since their logarithms are added to what the network says before it is compared with the weighted truth
+    (as in Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
 
     Args:
         heads: What the network says.
@@ -124,8 +124,7 @@ class Training:
             contrasts=0 if recipe.series is None else FRAMES,
         )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # absent from torch's stubs
         self.average = deepcopy(self.network).eval()
         decayed = [p for p in self.network.parameters() if p.ndim > 1]
         kept = [p for p in self.network.parameters() if p.ndim <= 1]
