@@ -34,6 +34,7 @@ CALIBRATION_SEED = 2
 
 MIDDLE_ALONE_DIVISOR = 6
 """The network shown one frame of three takes this fraction of the steps; what it starts from took all of them."""
+MOST_MIDDLE_ALONE_STEPS = 3000
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Workspace:
         series, training = self.recipe.series, self.recipe.training
         if series is None or series.middle_alone:
             return None
+        steps = min(math.ceil(training.steps / MIDDLE_ALONE_DIVISOR), MOST_MIDDLE_ALONE_STEPS)
         alone = self.recipe.model_copy(
             update={
                 "series": series.model_copy(update={"middle_alone": True}),
-                "training": training.model_copy(update={"steps": math.ceil(training.steps / MIDDLE_ALONE_DIVISOR)}),
+                "training": training.model_copy(update={"steps": steps}),
             }
         )
         return Workspace(alone, self.folder / "middle_alone", self.folder)

@@ -4,6 +4,7 @@ Each command imports what it needs when it runs, so that `--help` answers at onc
 """
 
 import errno
+import os
 from typing import Any
 
 import click
@@ -50,6 +51,9 @@ def main() -> None:
 
     Exit statuses of every command: 0 done, 1 some of it failed, 2 unusable arguments or configuration.
     """
+    # Read when NumPy is imported. Our matrices are small; with more threads, BLAS has them wait busily for the next one,
+    # in the way of all others.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 for _command in (demo, process, run, replay, tail, check, doctor, keys, ledger, models, export):

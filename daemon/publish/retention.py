@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from heapq import nsmallest
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, time
@@ -32,6 +33,9 @@ _SUFFIXES = (".overlay.png", ".atoms.csv", _TABLE)
 # To look through a hundred thousand results takes seconds, which must not be missed elsewhere.
 _SHORTEST_PAUSE_SECONDS = 5.0
 _LARGEST_SHARE_OF_TIME = 0.02
+
+_RESULTS_AT_A_TIME = 5000
+"""To delete. What a hundred thousand would take, Python would keep for good."""
 
 _SECONDS_A_DAY = 86400.0
 
@@ -113,22 +117,31 @@ class Retention:
             pause_seconds = max(_SHORTEST_PAUSE_SECONDS, (monotonic() - started) / _LARGEST_SHARE_OF_TIME)
 
     def _delete_oldest(self, troubles: set[str]) -> None:
-        found = _results_in(str(self._directory), lambda error: troubles.add(_trouble(error)))
-        results = sorted(found, key=lambda result: result.written_at)
-        bytes_left = sum(result.bytes for result in results)
-        for result in results:
-            reason = self._reason_to_delete(result, bytes_left)
-            if reason is None or self._stopping.is_set():
+        """Delete the oldest results, some at a time: of the others nothing is remembered but their size."""
+        last = _Result(0.0, "", 0)
+        while True:
+            survey = _Survey(str(self._directory), lambda error: troubles.add(_trouble(error)))
+            newer = (result for result in survey if result > last)
+            oldest = nsmallest(_RESULTS_AT_A_TIME, newer)
+            for result in oldest:
+                reason = self._reason_to_delete(result, survey.bytes)
+                if reason is None or self._stopping.is_set():
+                    return
+                if result.written_at > time() - YOUNG_SECONDS:  # and the others are younger
+                    troubles.add(f"{reason}, but what is left is too young")
+                    return
+                try:
+                    if self._may_be_deleted(result):
+                        self._delete(result)
+                        log.info("%s: its results are deleted, since %s", result.stem, reason)
+                        survey.bytes -= result.bytes
+                    else:
+                        troubles.add(f"{reason}, but what is left is not yet published, or not of hrtemd")
+                except OSError as error:  # the others may still go
+                    troubles.add(_trouble(error))
+            if len(oldest) < _RESULTS_AT_A_TIME:
                 return
-            try:
-                if self._may_be_deleted(result):
-                    self._delete(result)
-                    log.info("%s: its results are deleted, since %s", result.stem, reason)
-                    bytes_left -= result.bytes
-                else:
-                    troubles.add(f"{reason}, but what is left is too young, not yet published, or not of hrtemd")
-            except OSError as error:  # the others may still go
-                troubles.add(_trouble(error))
+            last = oldest[-1]
 
     def _reason_to_delete(self, oldest: "_Result", bytes_left: int) -> str | None:
         """Say which limit is passed as long as this is the oldest result, and all of them take so much room."""
@@ -142,7 +155,7 @@ class Retention:
         return None
 
     def _may_be_deleted(self, result: "_Result") -> bool:
-        if result.written_at > time() - YOUNG_SECONDS or result.table.stat().st_mtime != result.written_at:
+        if result.table.stat().st_mtime != result.written_at:
             return False
         header = _header(result.table)
         is_ours = str(header.get("schema")).startswith("hrtemd.atoms.")
@@ -161,15 +174,29 @@ class Retention:
 
 
 class _Result(NamedTuple):
-    """An atom table and the files beside it that share its stem."""
+    """An atom table and the files beside it that share its stem; the older of two is the smaller."""
 
+    written_at: float
     stem: str
     bytes: int
-    written_at: float
 
     @property
     def table(self) -> Path:
         return Path(self.stem + _TABLE)
+
+
+@dataclass
+class _Survey:
+    """Every result in a folder, one after the other; and `bytes`, the size of those seen so far."""
+
+    folder: str
+    on_error: Callable[[OSError], None]
+    bytes: int = 0
+
+    def __iter__(self) -> Iterator[_Result]:
+        for result in _results_in(self.folder, self.on_error):
+            self.bytes += result.bytes
+            yield result
 
 
 def _results_in(folder: str, on_error: Callable[[OSError], None]) -> Iterator[_Result]:
@@ -196,7 +223,7 @@ def _result(stem: str) -> _Result:
     for suffix in _SUFFIXES[:-1]:
         with suppress(FileNotFoundError):
             size += os.lstat(stem + suffix).st_size
-    return _Result(stem, size, table.st_mtime)
+    return _Result(table.st_mtime, stem, size)
 
 
 def _trouble(error: OSError) -> str:

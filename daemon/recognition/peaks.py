@@ -26,6 +26,9 @@ OWN_REACH = 1.375
 """Cells: half of the least distance between sites. A cell that sees its site farther from where the middle of the 3 × 3
 cells sees it speaks of another site."""
 
+LEAST_WEIGHT = 1e-3
+"""Of a cell's opinion of how many atoms a column has. Most of the 3 × 3 cells have less, and cost as much."""
+
 PADDING = ((0, 0), (1, 1), (1, 1))
 NEIGHBOURS = np.array([(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)])
 
@@ -65,16 +68,17 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
     rows, columns, shares = _sites(class_occupancy(class_logits), heads[-3:-1], lowest_probability)
 
     weights = shares.sum(axis=0)
-    probability = weights.sum(axis=1)
-    weights = weights / np.maximum(probability[:, None], 1e-9)
-    offset_x, offset_y, log_sigma = _around(np.pad(heads[-3:], PADDING), rows, columns)
+    probability = weights.sum(axis=0)
+    weights = weights / np.maximum(probability, 1e-9)
+    geometry = np.pad(heads[-3:], PADDING)
+    offset_x, offset_y, log_sigma = _around(geometry, (rows + 1) * geometry.shape[2] + columns + 1)
     log_sigma = np.clip(log_sigma, *LOG_SIGMA_RANGE)
-    x = columns[:, None] + NEIGHBOURS[:, 1] + offset_x
-    y = rows[:, None] + NEIGHBOURS[:, 0] + offset_y
-    mean_x, mean_y = (weights * x).sum(axis=1), (weights * y).sum(axis=1)
-    scatter = (weights * ((x - mean_x[:, None]) ** 2 + (y - mean_y[:, None]) ** 2)).sum(axis=1) / 2
-    variance = (weights * np.exp(2 * log_sigma)).sum(axis=1) + scatter
-    by_class = shares.sum(axis=2).T
+    x = columns + NEIGHBOURS[:, 1:] + offset_x
+    y = rows + NEIGHBOURS[:, :1] + offset_y
+    mean_x, mean_y = (weights * x).sum(axis=0), (weights * y).sum(axis=0)
+    scatter = (weights * ((x - mean_x) ** 2 + (y - mean_y) ** 2)).sum(axis=0) / 2
+    variance = (weights * np.exp(2 * log_sigma)).sum(axis=0) + scatter
+    by_class = shares.sum(axis=1).T
     return Peaks(
         positions=(np.stack([mean_x, mean_y], axis=1) * stride + (stride - 1) / 2).astype(np.float32),
         probability=np.clip(probability, 0, 1),
@@ -93,14 +97,14 @@ def _sites(
     belongs to the sites found is taken away, and what is left is looked at again until nothing is found in it.
 
     Returns:
-        Rows and columns, each of shape (n,), in order; and the shares of each site's 3 × 3 cells, (classes, n, 9).
+        Rows and columns, each of shape (n,), in order; and the shares of each site's 3 × 3 cells, (classes, 9, n).
     """
-    left, total = np.pad(occupancy, PADDING), occupancy.sum(axis=0)
-    row, column = np.indices(total.shape, sparse=True)
-    tie_break = (1e-6 * ((5 * row + column) % 25)).astype(np.float32)
-    places = np.pad(offsets + np.stack(np.broadcast_arrays(column, row)), PADDING)
-    is_free = np.ones(total.shape, np.uint8)
-    found = [(np.zeros(0, np.intp), np.zeros(0, np.intp), np.zeros((len(occupancy), 0, 9), np.float32))]
+    left, total = np.pad(occupancy, PADDING), np.pad(occupancy.sum(axis=0), 1)
+    row, column = np.ogrid[: occupancy.shape[1], : occupancy.shape[2]]
+    tie_break = np.pad((1e-6 * ((5 * row + column) % 25)).astype(np.float32), 1)
+    places = np.pad(offsets + np.stack(np.broadcast_arrays(column, row)).astype(np.float32), PADDING)
+    is_free = np.pad(np.ones(occupancy.shape[1:], np.uint8), 1)
+    sites, shares = [np.zeros(0, np.intp)], [np.zeros((len(occupancy), 9, 0), np.float32)]
     while True:
         window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
         # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
@@ -108,24 +112,30 @@ def _sites(
         ranking = cv2.sepFilter2D(total, -1, CENTRE_WEIGHTS, CENTRE_WEIGHTS, borderType=cv2.BORDER_CONSTANT)
         ranking = (ranking + tie_break) * is_free
         is_site = (ranking == cv2.dilate(ranking, RIVALS)) & (is_free > 0) & (window >= lowest_probability)
-        rows, columns = np.nonzero(is_site)
-        if not len(rows):
+        found = np.flatnonzero(is_site)
+        if not len(found):
             break
-        x, y = _around(places, rows, columns)
-        is_own = np.hypot(x - x[:, 4:5], y - y[:, 4:5]) < OWN_REACH
-        found.append((rows, columns, _around(left, rows, columns) * is_own))
-        place, neighbour = np.nonzero(is_own)
-        left[:, rows[place] + 1 + NEIGHBOURS[neighbour, 0], columns[place] + 1 + NEIGHBOURS[neighbour, 1]] = 0.0
-        total = left[:, 1:-1, 1:-1].sum(axis=0)
+        x, y = _around(places, found)
+        is_own = np.hypot(x - x[4], y - y[4]) < OWN_REACH
+        sites.append(found)
+        shares.append(_around(left, found) * is_own)
+        taken = _cells_around(found, total.shape[1])[is_own]
+        left.reshape(len(left), -1)[:, taken] = 0.0
+        total.ravel()[taken] = 0.0
         is_free &= 1 - cv2.dilate(is_site.astype(np.uint8), RIVALS)
-    rows, columns = (np.concatenate([each[axis] for each in found]) for axis in (0, 1))
-    order = np.lexsort((columns, rows))
-    return rows[order], columns[order], np.concatenate([each[2] for each in found], axis=1)[:, order]
+    order = np.argsort(np.concatenate(sites))
+    rows, columns = np.divmod(np.concatenate(sites)[order], total.shape[1])
+    return rows - 1, columns - 1, np.concatenate(shares, axis=2)[:, :, order]
 
 
-def _around(padded: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Shape (planes, n, 9): what stands in the 3 × 3 cells around each of some cells, zero beyond the border."""
-    return padded[:, rows[:, None] + 1 + NEIGHBOURS[:, 0], columns[:, None] + 1 + NEIGHBOURS[:, 1]]
+def _around(padded: NDArray[np.float32], cells: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Shape (planes, 9, n): what stands in the 3 × 3 cells around each of n cells, which are counted row by row."""
+    return padded.reshape(len(padded), -1).take(_cells_around(cells, padded.shape[2]), axis=1)
+
+
+def _cells_around(cells: NDArray[np.intp], width: int) -> NDArray[np.intp]:
+    """Shape (9, n): the cells of `NEIGHBOURS` around each of n cells, where a row has so many."""
+    return np.asarray((NEIGHBOURS @ (width, 1))[:, None] + cells)
 
 
 def class_occupancy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -143,12 +153,12 @@ def class_occupancy(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _count_atoms(
     logits: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp], weights: NDArray[np.floating[Any]]
 ) -> NDArray[np.float32]:
-    """Average what the cells around each site say, by their weights of shape (n, 9); shape (n, deepest column)."""
-    # Cells beyond the border have no weight, so it does not matter which cell stands for them.
-    cell_rows = np.clip(rows[:, None] + NEIGHBOURS[:, 0], 0, logits.shape[1] - 1)
-    cell_columns = np.clip(columns[:, None] + NEIGHBOURS[:, 1], 0, logits.shape[2] - 1)
-    by_cell = _softmax(logits[:, cell_rows, cell_columns])
-    return np.asarray((weights * by_cell).sum(axis=2).T, np.float32)
+    """Average what the cells around each site say, by their weights of shape (9, n); shape (n, deepest column)."""
+    site, neighbour = np.nonzero(weights.T >= LEAST_WEIGHT)
+    by_cell = _softmax(logits[:, rows[site] + NEIGHBOURS[neighbour, 0], columns[site] + NEIGHBOURS[neighbour, 1]])
+    first_of_site = np.searchsorted(site, np.arange(len(rows)))
+    summed = np.add.reduceat(by_cell * weights[neighbour, site], first_of_site, axis=1) if len(site) else by_cell
+    return np.asarray((summed / summed.sum(axis=0)).T, np.float32)
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -11,7 +11,6 @@ vectors, and holds particles by their outlines. What is found is then refined wi
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,8 +33,6 @@ OTHER_FIT_ANGSTROM = 1.0
 LEAST_LEAD = 8.0
 """Standard deviations of noise, by which the best fit must be better than another answer. Those of noise lead by 0 to
 3, those that are off by more than 0.3 Å by 0 to 8, seldom by more."""
-
-THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -62,12 +59,11 @@ def measure_drift(series: FocalSeries, pixel_size_angstrom: float) -> Drift:
     order = [series.first, *(index for index in range(3) if index != series.first)]
     told = tuple(series.defocus_angstrom[index] for index in order), series.reference.acquisition.voltage_kv
     lenses = possible_contrasts(*told)
-    with ThreadPoolExecutor(THREADS) as pool:
-        comparison = Comparison.of([series.frames[index].pixels for index in order], pixel_size_angstrom, pool)
-        shared = comparison.shared(lenses)
-        looks = list(pool.map(lambda kind: look(comparison, kind, shared), kinds_of_lenses(*told)))
+    comparison = Comparison.of([series.frames[index].pixels for index in order], pixel_size_angstrom)
+    shared = comparison.shared(lenses)
+    looks = look(comparison, kinds_of_lenses(*told), shared)
     shifts = max(looks, key=_score).shifts_angstrom
-    looks.append(look(comparison, fitting_lens(lenses, comparison, shifts), shared))
+    looks += look(comparison, fitting_lens(lenses, comparison, shifts)[None], shared)
     shifts = max(looks, key=_score).shifts_angstrom
     drift = np.zeros((3, 2))
     drift[order[1:]] = look_closely(comparison, fitting_lens(lenses, comparison, shifts), shifts)

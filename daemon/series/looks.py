@@ -1,7 +1,6 @@
 """How well shifts of three frames fit, as seen through one lens or another."""
 
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from daemon.series.lenses import Contrasts
 from daemon.series.overlap import shared_contrast
 from daemon.series.shifts import Fit, Map, ShiftMaps, find_fits, subpixel
-from daemon.series.spectra import Grid, Image, Spectrum, Whitened, coarse, cross_spectra, grid_around, whiten
+from daemon.series.spectra import Grid, Image, Spectrum, coarse, cross_spectra, grid_around, whiten
 
 SEARCHED_ANGSTROM = 23.0
 
@@ -49,18 +48,13 @@ class Comparison:
     aperiodic_power: NDArray[np.float64]
 
     @classmethod
-    def of(cls, frames: Sequence[NDArray[Any]], pixel_size_angstrom: float, pool: Executor) -> "Comparison":
-        """Compare frames of one size, the first in time first, each in a thread of its own."""
-
-        def whitened(pixels: NDArray[Any]) -> tuple[Grid, Whitened]:
-            image, sampling_angstrom = coarse(pixels, pixel_size_angstrom)
-            grid = grid_around(image.shape, sampling_angstrom, SEARCHED_ANGSTROM)
-            return grid, whiten(image, grid)
-
-        results = list(pool.map(whitened, frames))
-        grid = results[0][0]
-        whole = [each.complete for _, each in results]
-        complete, aperiodic = cross_spectra(whole), cross_spectra([each.aperiodic for _, each in results])
+    def of(cls, frames: Sequence[NDArray[Any]], pixel_size_angstrom: float) -> "Comparison":
+        """Compare frames of one size, the first in time first."""
+        (first, sampling_angstrom), *others = (coarse(pixels, pixel_size_angstrom) for pixels in frames)
+        grid = grid_around(first.shape, sampling_angstrom, SEARCHED_ANGSTROM)
+        whitened = [whiten(image, grid) for image in (first, *(image for image, _ in others))]
+        whole = [each.complete for each in whitened]
+        complete, aperiodic = cross_spectra(whole), cross_spectra([each.aperiodic for each in whitened])
         powers = (grid.sum_over_rings(_power(each)) for each in (complete, aperiodic))
         return cls(grid, np.stack(whole), complete, aperiodic, *powers)
 
@@ -98,17 +92,21 @@ class Look:
     shifts_angstrom: NDArray[np.float64]
 
 
-def look(comparison: Comparison, contrast: NDArray[np.float32], shared: Sequence[Image]) -> Look:
-    """Look for shifts up to `SEARCHED_ANGSTROM` where frames agree.
+def look(comparison: Comparison, contrasts: NDArray[np.float32], shared: Sequence[Image]) -> list[Look]:
+    """Look through some lenses for shifts up to `SEARCHED_ANGSTROM` where frames agree.
 
     Args:
         comparison: Of the frames.
-        contrast: Shape (3, rings), what the lens gives to each product.
+        contrasts: Shape (lenses, 3, rings), what each lens gives to each product.
         shared: See `daemon.series.overlap`.
     """
-    weights = contrast[:, comparison.grid.ring]
-    of_defects = _correlations(comparison, comparison.aperiodic * weights, comparison.aperiodic_power, contrast)
-    of_lattice = _correlations(comparison, comparison.complete * weights, comparison.complete_power, contrast)
+    weights = contrasts.take(comparison.grid.ring, axis=2)
+    of_defects = _correlations(comparison, comparison.aperiodic * weights, comparison.aperiodic_power, contrasts)
+    of_lattice = _correlations(comparison, comparison.complete * weights, comparison.complete_power, contrasts)
+    return [_look(comparison, *correlations, shared) for correlations in zip(of_defects, of_lattice, strict=True)]
+
+
+def _look(comparison: Comparison, of_defects: list[Map], of_lattice: list[Map], shared: Sequence[Image]) -> Look:
     one, other, between = (
         defects + LATTICE_WEIGHT * lattice / share
         for defects, lattice, share in zip(of_defects, of_lattice, shared, strict=True)
@@ -119,16 +117,19 @@ def look(comparison: Comparison, contrast: NDArray[np.float32], shared: Sequence
 
 
 def _correlations(
-    comparison: Comparison, weighted: Spectrum, power: NDArray[np.float64], contrast: NDArray[np.float32]
-) -> list[Map]:
-    """In standard deviations of what random phases give; zero shift in the middle of each map."""
+    comparison: Comparison, weighted: Spectrum, power: NDArray[np.float64], contrasts: NDArray[np.float32]
+) -> list[list[Map]]:
+    """For each lens three maps, in standard deviations of what random phases give; zero shift in the middle of each."""
     correlations = comparison.grid.invert(weighted)
-    noise = np.sqrt(2 * np.einsum("pr,pr->p", contrast**2, power)) / correlations[0].size
-    maps = []
-    for correlation, deviation, times in zip(correlations, noise, (1, 1, 2), strict=True):
-        rows, columns = (np.arange(-times * most, times * most + 1) for most in comparison.reach)
-        maps.append(correlation[np.ix_(rows, columns)] / np.float32(max(deviation, 1e-20)))
-    return maps
+    noise = np.sqrt(2 * np.einsum("lpr,pr->lp", contrasts**2, power)) / correlations[0, 0].size
+    places = [np.ix_(*(np.arange(-times * most, times * most + 1) for most in comparison.reach)) for times in (1, 1, 2)]
+    return [
+        [
+            correlation[place] / np.float32(max(deviation, 1e-20))
+            for correlation, deviation, place in zip(*of_lens, places, strict=True)
+        ]
+        for of_lens in zip(correlations, noise, strict=True)
+    ]
 
 
 def fitting_lens(
@@ -154,13 +155,11 @@ def look_closely(
 ) -> NDArray[np.float64]:
     """The shifts near these that fit best, lattices at their full strength."""
     grid, maps = comparison.grid, []
-    weighted = comparison.complete * contrast[:, grid.ring]
+    weighted = comparison.complete * contrast.take(grid.ring, axis=1)
     for spectrum, (x, y), times in zip(weighted, _of_pairs(shifts_angstrom), (1, 1, 2), strict=True):
         steps = np.arange(-times * FINE_STEPS, times * FINE_STEPS + 1) * FINE_STEP_ANGSTROM
         along_x, along_y = _waves(np.asarray(grid.x), x + steps[:, None]), _waves(grid.y, y + steps[:, None])
-        # Not by BLAS, which even for so little wakes its threads, and they wait busily for more.
-        along_rows = np.einsum("yx,sx->ys", spectrum, along_x)
-        maps.append(np.einsum("ty,ys->ts", along_y, along_rows).real)
+        maps.append((along_y @ (spectrum @ along_x.T)).real)
     fine = ShiftMaps(*maps)
     return shifts_angstrom + subpixel(find_fits(fine)[0], fine) * FINE_STEP_ANGSTROM
 

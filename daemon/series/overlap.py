@@ -37,7 +37,7 @@ def shared_contrast(frames: Spectrum, band: NDArray[np.float32], grid: Grid, rea
     sampling = grid.sampling_angstrom[::-1]
     cells = [max(1, int(length / step) // CELL_PIXELS) for length, step in zip(extent, sampling, strict=True)]
     rows, columns = (CELL_PIXELS * number for number in cells)
-    shown = np.square(grid.invert(frames * np.sqrt(band)[grid.ring]))[:, :rows, :columns]
+    shown = np.square(grid.invert(frames * np.sqrt(band).take(grid.ring)))[:, :rows, :columns]
 
     # How far a frame has faded out at each of its cells, and where they lie after shifts a cell apart.
     maps = [4 * most + 1 for most in reach]

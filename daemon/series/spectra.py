@@ -48,6 +48,10 @@ SPOT_PIXELS = 9
 MEAN_LOG_OF_NOISE = 0.5772
 """The logarithm of noise power lies this much below that of its mean (Euler's constant), and feels no spots."""
 
+WORKERS = 2
+"""Threads that share several inverse transforms. All else goes one by one: Python's threads, which take turns between
+such short steps, made it slower."""
+
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Of frames of which the first in time is number 0."""
 
@@ -108,7 +112,7 @@ class Grid:
 
     def invert(self, spectra: Spectrum) -> Image:
         """The images that spectra, shape (..., rows, columns), make; shape (..., *self.shape)."""
-        return np.asarray(scipy.fft.irfft2(spectra, s=self.shape))
+        return np.asarray(scipy.fft.irfft2(spectra, s=self.shape, workers=WORKERS))
 
     def sum_over_rings(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Shape (n, RINGS + 1), from n values for each frequency."""
@@ -162,7 +166,7 @@ def whiten(image: Image, grid: Grid) -> Whitened:
     power = np.square(spectrum.real) + np.square(spectrum.imag)
     level = np.log(power + np.float32(1e-20) * power.max())
     of_ring, members = grid.sum_over_rings(np.stack([level, np.ones_like(level)]))
-    noise = np.exp(of_ring / np.maximum(members, 1) + MEAN_LOG_OF_NOISE).astype(np.float32)[grid.ring]
+    noise = np.exp(of_ring / np.maximum(members, 1) + MEAN_LOG_OF_NOISE).astype(np.float32).take(grid.ring)
     complete = spectrum / np.sqrt(noise)
     return Whitened(complete, complete / np.maximum(_local_mean(power / noise), 1))
 
