@@ -51,8 +51,8 @@ def main() -> None:
 
     Exit statuses of every command: 0 done, 1 some of it failed, 2 unusable arguments or configuration.
     """
-    # Read when NumPy is imported. Our matrices are small; with more threads, BLAS has them wait busily for the next one,
-    # in the way of all others.
+    # Read when NumPy is imported. Our matrices are small; with more threads, BLAS has them wait busily for the next
+    # one, in the way of all others.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from daemon.frames import FocalSeries
-from daemon.series.lenses import kinds_of_lenses, possible_contrasts
+from daemon.series.defects import defect_agreement
+from daemon.series.lenses import kinds_of_lenses, possible_contrasts, possible_transfers
 from daemon.series.looks import Comparison, Look, fitting_lens, look, look_closely
 from daemon.series.shifts import Fit
 from daemon.series.spectra import Grid
@@ -62,25 +63,35 @@ def measure_drift(series: FocalSeries, pixel_size_angstrom: float) -> Drift:
     comparison = Comparison.of([series.frames[index].pixels for index in order], pixel_size_angstrom)
     shared = comparison.shared(lenses)
     looks = look(comparison, kinds_of_lenses(*told), shared)
-    shifts = max(looks, key=_score).shifts_angstrom
-    looks += look(comparison, fitting_lens(lenses, comparison, shifts)[None], shared)
-    shifts = max(looks, key=_score).shifts_angstrom
+    lens = fitting_lens(lenses, comparison, _best(looks).shifts_angstrom)
+    looks += look(comparison, lenses[lens][None], shared)
+    if _second(looks, comparison.grid)[0] < LEAST_LEAD:
+        agreement = defect_agreement(comparison, possible_transfers(*told)[lens])
+        looks = [Look.at(each.maps.plus(agreement), comparison.grid) for each in looks]
+    shifts = _best(looks).shifts_angstrom
+    lens = fitting_lens(lenses, comparison, shifts)
     drift = np.zeros((3, 2))
-    drift[order[1:]] = look_closely(comparison, fitting_lens(lenses, comparison, shifts), shifts)
+    drift[order[1:]] = look_closely(comparison, lenses[lens], shifts)
 
-    fits = sorted((fit for each in looks for fit in each.fits), reverse=True)
-    warnings = _doubts(fits, drift, comparison.grid)
+    warnings = _doubts(looks, drift, comparison.grid)
     if (extent := min(series.reference.pixels.shape) * pixel_size_angstrom) < LEAST_FRAME_ANGSTROM:
         warnings.insert(0, f"Alignment is doubtful: frames of {extent:.0f} Å are too small to follow a drift.")
     return Drift(drift, warnings)
 
 
-def _score(found: Look) -> float:
-    return found.fits[0].score
+def _best(looks: Sequence[Look]) -> Look:
+    return max(looks, key=lambda each: each.fits[0].score)
 
 
-def _doubts(fits: Sequence[Fit], drift_angstrom: NDArray[np.float64], grid: Grid) -> list[str]:
-    best = fits[0]
+def _second(looks: Sequence[Look], grid: Grid) -> tuple[float, float]:
+    """The lead of the best fit over the best of those that are another answer, and how far apart they are, in Å."""
+    best = _best(looks).fits[0]
+    others = (fit for each in looks for fit in each.fits if _distance_angstrom(fit, best, grid) > OTHER_FIT_ANGSTROM)
+    second = max(others, default=None)
+    return (np.inf, 0.0) if second is None else (best.score - second.score, _distance_angstrom(second, best, grid))
+
+
+def _doubts(looks: Sequence[Look], drift_angstrom: NDArray[np.float64], grid: Grid) -> list[str]:
     warnings = []
     largest = float(np.linalg.norm(drift_angstrom, axis=1).max())
     if largest > LARGEST_DRIFT_ANGSTROM:
@@ -88,9 +99,8 @@ def _doubts(fits: Sequence[Fit], drift_angstrom: NDArray[np.float64], grid: Grid
             f"Alignment is doubtful: a drift of {largest:.0f} Å was found, and up to {LARGEST_DRIFT_ANGSTROM:.0f} Å is "
             "looked for. Let the stage settle, or take the frames faster."
         )
-    second = next((fit for fit in fits if _distance_angstrom(fit, best, grid) > OTHER_FIT_ANGSTROM), None)
-    if second is not None and best.score - second.score < LEAST_LEAD:
-        apart = _distance_angstrom(second, best, grid)
+    lead, apart = _second(looks, grid)
+    if lead < LEAST_LEAD:
         warnings.append(
             f"Alignment is doubtful: a drift that differs by {apart:.1f} Å fits nearly as well. More dose, or an area "
             "with an edge, defects or dirt in it, would help: a perfect lattice looks the same after a shift by a "

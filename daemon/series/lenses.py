@@ -26,16 +26,15 @@ SORTINGS = 5
 
 
 @lru_cache(maxsize=8)
-def possible_contrasts(defocus_angstrom: tuple[float, ...], voltage_kv: float | None) -> Contrasts:
-    """What many lenses would give the product of two frames' spectra.
+def possible_transfers(defocus_angstrom: tuple[float, ...], voltage_kv: float | None) -> Contrasts:
+    """What many lenses would make of a phase object.
 
-    A phase object has sin(χ - φ) of its potential in each frame, χ = π λ C10 k² + π/2 λ³ C30 k⁴ and φ one of
-    `COLUMN_PHASES`, so the product of two frames is positive where both show it alike. Defocus is taken as told up to a
-    common error; the spherical aberration is not told, and where the voltage is not either, both of `VOLTAGES_KV` are
-    possible.
+    It has sin(χ - φ) of its potential in each frame, χ = π λ C10 k² + π/2 λ³ C30 k⁴ and φ one of `COLUMN_PHASES`.
+    Defocus is taken as told up to a common error; the spherical aberration is not told, and where the voltage is not
+    either, both of `VOLTAGES_KV` are possible.
 
     Returns:
-        Shape (lenses, 3, RINGS + 1): for each of `PAIRS` and each ring.
+        Shape (lenses, 3, RINGS + 1): for each frame and each ring.
     """
     k2 = RING_FREQUENCY**2
     voltages = VOLTAGES_KV if voltage_kv is None else (voltage_kv,)
@@ -48,9 +47,19 @@ def possible_contrasts(defocus_angstrom: tuple[float, ...], voltage_kv: float | 
     )
     wavelength, phase, error, c30 = (each.reshape(-1, 1, 1) for each in choices)
     c10 = error - np.array(defocus_angstrom)[:, None]
-    transfer = np.sin(np.pi * wavelength * k2 * (c10 + wavelength**2 / 2 * c30 * k2) - phase)
+    return np.asarray(np.sin(np.pi * wavelength * k2 * (c10 + wavelength**2 / 2 * c30 * k2) - phase), np.float32)
+
+
+@lru_cache(maxsize=8)
+def possible_contrasts(defocus_angstrom: tuple[float, ...], voltage_kv: float | None) -> Contrasts:
+    """What many lenses would give the product of two frames' spectra: positive where both show an object alike.
+
+    Returns:
+        Shape (lenses, 3, RINGS + 1): for each of `PAIRS` and each ring, lenses in the order of `possible_transfers`.
+    """
+    transfers = possible_transfers(defocus_angstrom, voltage_kv)
     one, other = np.transpose(PAIRS)
-    return np.asarray(transfer[:, one] * transfer[:, other] * BAND, np.float32)
+    return np.asarray(transfers[:, one] * transfers[:, other] * BAND)
 
 
 @lru_cache(maxsize=8)

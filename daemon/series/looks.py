@@ -34,6 +34,7 @@ class Comparison:
     Attributes:
         grid: Their frequencies.
         frames: Shape (3, rows, columns), complete, of the frames.
+        frames_aperiodic: The same with lattices brought down.
         complete: Shape (3, rows, columns), the products of `daemon.series.spectra.PAIRS`.
         aperiodic: The same with lattices brought down.
         complete_power: Shape (3, rings), of `complete`.
@@ -42,6 +43,7 @@ class Comparison:
 
     grid: Grid
     frames: Spectrum
+    frames_aperiodic: Spectrum
     complete: Spectrum
     aperiodic: Spectrum
     complete_power: NDArray[np.float64]
@@ -53,16 +55,21 @@ class Comparison:
         (first, sampling_angstrom), *others = (coarse(pixels, pixel_size_angstrom) for pixels in frames)
         grid = grid_around(first.shape, sampling_angstrom, SEARCHED_ANGSTROM)
         whitened = [whiten(image, grid) for image in (first, *(image for image, _ in others))]
-        whole = [each.complete for each in whitened]
-        complete, aperiodic = cross_spectra(whole), cross_spectra([each.aperiodic for each in whitened])
+        spectra = np.stack([each.complete for each in whitened]), np.stack([each.aperiodic for each in whitened])
+        complete, aperiodic = (cross_spectra(each) for each in spectra)
         powers = (grid.sum_over_rings(_power(each)) for each in (complete, aperiodic))
-        return cls(grid, np.stack(whole), complete, aperiodic, *powers)
+        return cls(grid, *spectra, complete, aperiodic, *powers)
 
     @cached_property
     def reach(self) -> tuple[int, int]:
         """Rows and columns of the largest shift that is looked for."""
         across, down = (int(SEARCHED_ANGSTROM / sampling) for sampling in self.grid.sampling_angstrom)
         return down, across
+
+    def around_zero(self, periodic: Map, times: int) -> Map:
+        """A map with zero shift in its middle, of shifts up to so many times `reach`, from one that begins with it."""
+        rows, columns = (np.arange(-times * most, times * most + 1) for most in self.reach)
+        return periodic[np.ix_(rows, columns)]
 
     @cached_property
     def unlikely(self) -> Map:
@@ -91,6 +98,12 @@ class Look:
     fits: list[Fit]
     shifts_angstrom: NDArray[np.float64]
 
+    @classmethod
+    def at(cls, maps: ShiftMaps, grid: Grid) -> "Look":
+        """Find the best shifts on maps."""
+        fits = find_fits(maps)
+        return cls(maps, fits, subpixel(fits[0], maps) * grid.sampling_angstrom)
+
 
 def look(comparison: Comparison, contrasts: NDArray[np.float32], shared: Sequence[Image]) -> list[Look]:
     """Look through some lenses for shifts up to `SEARCHED_ANGSTROM` where frames agree.
@@ -111,9 +124,7 @@ def _look(comparison: Comparison, of_defects: list[Map], of_lattice: list[Map], 
         defects + LATTICE_WEIGHT * lattice / share
         for defects, lattice, share in zip(of_defects, of_lattice, shared, strict=True)
     )
-    maps = ShiftMaps(one - comparison.unlikely, other - comparison.unlikely, between)
-    fits = find_fits(maps)
-    return Look(maps, fits, subpixel(fits[0], maps) * comparison.grid.sampling_angstrom)
+    return Look.at(ShiftMaps(one - comparison.unlikely, other - comparison.unlikely, between), comparison.grid)
 
 
 def _correlations(
@@ -132,10 +143,8 @@ def _correlations(
     ]
 
 
-def fitting_lens(
-    lenses: Contrasts, comparison: Comparison, shifts_angstrom: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Shape (3, rings): the contrasts of the lens that fits frames best which are shifted by so much."""
+def fitting_lens(lenses: Contrasts, comparison: Comparison, shifts_angstrom: NDArray[np.float64]) -> int:
+    """Which of lenses, shape (lenses, 3, rings), fits frames best that are shifted by so much."""
     grid, of_pairs = comparison.grid, _of_pairs(shifts_angstrom)
     phases = np.stack([np.outer(_waves(grid.y, y), _waves(grid.x, x)) for x, y in of_pairs])
     fit = np.zeros(len(lenses))
@@ -146,8 +155,7 @@ def fitting_lens(
         signal = grid.sum_over_rings((spectra * phases).real)
         noise = np.sqrt(np.maximum(np.einsum("lpr,pr->lp", lenses**2, power), 1e-20))
         fit += (np.einsum("lpr,pr->lp", lenses, signal) / noise).sum(axis=1)
-    best: NDArray[np.float32] = lenses[fit.argmax()]
-    return best
+    return int(fit.argmax())
 
 
 def look_closely(

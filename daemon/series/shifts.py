@@ -43,6 +43,10 @@ class ShiftMaps(NamedTuple):
         from_one = self.between[rows - 1 - row :, columns - 1 - column :][:rows, :columns]
         return np.asarray(self.to_other + from_one + self.to_one[one])
 
+    def plus(self, more: "ShiftMaps") -> "ShiftMaps":
+        """The sums of these maps and others."""
+        return ShiftMaps(*(one + other for one, other in zip(self, more, strict=True)))
+
     def values(self, fit: "Fit") -> tuple[float, float, float]:
         """What each map says of a fit."""
         rows, columns = self.to_one.shape

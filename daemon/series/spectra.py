@@ -1,6 +1,5 @@
 """What alignment compares: the spectra of a series' frames, noise and lattice evened out."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
@@ -185,6 +184,6 @@ def fade(place_angstrom: NDArray[np.floating[Any]], extent_angstrom: float) -> N
     return np.asarray(np.sin(np.pi / 2 * np.clip(from_border / TAPER_ANGSTROM, 0, 1)) ** 2, np.float32)
 
 
-def cross_spectra(spectra: Sequence[Spectrum]) -> Spectrum:
+def cross_spectra(spectra: Spectrum) -> Spectrum:
     """For each of `PAIRS` the product whose inverse transform peaks at the second frame's shift from the first."""
     return np.stack([spectra[one].conj() * spectra[other] for one, other in PAIRS])
