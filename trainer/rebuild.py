@@ -6,11 +6,12 @@ from pathlib import Path
 
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
+from trainer.calibration import fit_calibration
 from trainer.card import write_card
 from trainer.evaluation.reference_limits import reference_limits, triplet_limits
 from trainer.evaluation.report import NOTHING, RANGE, REFERENCE, write_report
 from trainer.evaluation.series_report import write_series_report
-from trainer.export import export_network, fit_calibration, write_manifest
+from trainer.export import export_network, write_manifest
 from trainer.heldout import (
     calibration_frames,
     empty_frames,

@@ -31,7 +31,9 @@ def calibrate(peaks: Peaks, pixel_size_angstrom: float, manifest: Manifest) -> P
         positions=peaks.positions[kept],
         probability=probability[kept].astype(np.float32),
         sigma=peaks.sigma[kept] * np.float32(calibration.sigma_scale),
-        class_probability=tempered(peaks.class_probability[kept], calibration.species_temperature),
+        class_probability=tempered(
+            _with_offsets(peaks.class_probability[kept], calibration.species_offsets), calibration.species_temperature
+        ),
         atoms_probability=None if atoms is None else tempered(atoms[kept], calibration.atoms_temperature),
     )
 
@@ -42,6 +44,13 @@ def calibration_features(
     """What the calibrated probability is a function of, from the network's own."""
     clipped = np.clip(probability, 1e-6, 1 - 1e-6)
     return np.log(clipped / (1 - clipped)), np.log(sigma_angstrom / 0.2)
+
+
+def _with_offsets(probability: NDArray[np.float32], offsets: tuple[float, ...]) -> NDArray[np.float32]:
+    if not offsets:
+        return probability
+    weighted = probability * np.exp(np.array(offsets, np.float32))
+    return np.asarray(weighted / weighted.sum(axis=1, keepdims=True))
 
 
 def tempered(probability: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from daemon.errors import ModelError
 
@@ -47,12 +47,16 @@ class Calibration(_Section):
     Probabilities of the classes of a site, and of the numbers of atoms in a column, are each raised to the power
     1 / temperature and made to add up to 1 again (Guo et al., On Calibration of Modern Neural Networks, ICML 2017): a
     temperature above 1 makes a network that is too sure of itself less so, and never changes what is most probable.
+    Before that, `species_offsets` are added to the logarithms of the classes' probabilities where there are any: they
+    take back what a network overstates of one class, such as one that counted many times over in its training.
     """
 
     probability_slope: float = 1.0
     probability_sigma_slope: float = 0.0
     probability_offset: float = 0.0
     sigma_scale: Annotated[float, Field(gt=0)] = 1.0
+    species_offsets: tuple[float, ...] = ()
+    """One a class, in the order of the manifest, or none."""
     species_temperature: Annotated[float, Field(gt=0)] = 1.0
     atoms_temperature: Annotated[float, Field(gt=0)] = 1.0
 
@@ -94,6 +98,14 @@ class Manifest(_Section):
     dataset_specimens: int
     training_seconds: float
     package_versions: dict[str, str]
+
+    @model_validator(mode="after")
+    def _one_offset_a_class(self) -> "Manifest":
+        if self.calibration.species_offsets and len(self.calibration.species_offsets) != len(self.classes):
+            raise ValueError(
+                f"{len(self.calibration.species_offsets)} species_offsets do not fit {len(self.classes)} classes"
+            )
+        return self
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """A focal series goes through a real engine and comes out as one table, in the pixels of its first frame."""
 
 import hashlib
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +205,31 @@ def test_temperatures_change_how_sure_the_model_is_and_nothing_else(heights_mode
     expected = share**0.25 / (share**0.25 + (1 - share) ** 0.25)
     assert expected.max() < share.min()
     np.testing.assert_allclose(tempered.column("species_probability").to_numpy(), expected, atol=0.01)
+
+
+def test_an_offset_takes_back_what_a_model_overstates_of_a_class(heights_model: ModelPackage) -> None:
+    series = series_of(looks_of_columns(np.arange(25) % 3 == 0))
+    calibration = heights_model.manifest.calibration.model_copy(update={"species_offsets": (0.0, -np.log(10.0))})
+    corrected = replace(heights_model, manifest=heights_model.manifest.model_copy(update={"calibration": calibration}))
+
+    before, after = (Recogniser(model).recognise(series).peaks for model in (heights_model, corrected))
+
+    assert before is not None
+    assert after is not None
+    metal, support = before.class_probability.T
+    np.testing.assert_allclose(after.class_probability[:, 1], support / (support + 10 * metal), rtol=1e-4)
+    np.testing.assert_allclose(after.class_probability.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_offsets_must_fit_the_classes(heights_model: ModelPackage, tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(heights_model.folder, package)
+    manifest = json.loads((package / "manifest.json").read_text())
+    manifest["calibration"]["species_offsets"] = [0.0, 0.0, 0.0]
+    (package / "manifest.json").write_text(json.dumps(manifest))
+
+    with pytest.raises(ModelError, match="3 species_offsets do not fit 2 classes"):
+        ModelPackage.load(package)
 
 
 def test_tiles_give_the_same_table(species_model: ModelPackage) -> None:

@@ -50,7 +50,7 @@ bytes = 50_000_000
 
 _MOST_WAITING = WAITING_OVERLAYS + 16
 _OPEN_FOR_A_MOMENT = 4
-"""Descriptors: of a spool, a table, a ledger, a folder. How many of them are open depends on how busy the stages are."""
+"""Descriptors: of a spool, a table, a ledger, a folder. How many are open depends on how busy the stages are."""
 _SAMPLE_SECONDS = 0.1
 _SHARE_OF_A_WINDOW = 0.02
 _SHORTEST_WINDOW = 60
