@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from daemon.atoms import SUPPORT
 from daemon.recognition.preprocess import prepare
-from daemon.recognition.series_input import prepare_series
+from daemon.recognition.series_input import despeckled, prepare_series
 from trainer.microscope import draw_exposure, draw_optics, take, vacuum
 from trainer.network import STRIDE
 from trainer.recipe import Recipe
@@ -104,7 +104,7 @@ class Batches(Dataset[Batch]):
         measured = displacement + rng.uniform(*series.alignment_error_angstrom) * rng.standard_normal((FRAMES, 2))
         measured[triplet.first] = 0.0
         prepared = prepare_series(
-            [shot.pixels for shot in triplet.shots],
+            despeckled([shot.pixels for shot in triplet.shots]),
             triplet.reference.pixel_size_angstrom,
             self.recipe.network.sampling_angstrom,
             measured,

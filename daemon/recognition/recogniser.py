@@ -5,6 +5,7 @@ While one frame is in the engine, the next may be prepared and the one before de
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,7 @@ from daemon.recognition.package import Manifest, ModelPackage
 from daemon.recognition.peaks import Peaks, find_peaks
 from daemon.recognition.preprocess import LEAST_FIELD_ANGSTROM, PreparedFrame, prepare
 from daemon.recognition.scale import estimate_graphene_pixel_size
-from daemon.recognition.series_input import prepare_series
+from daemon.recognition.series_input import despeckled, prepare_series
 from daemon.recognition.tabulate import tabulate
 from daemon.recognition.tiling import TILE_PIXELS, run_tiled
 from daemon.series.alignment import measure_drift
@@ -165,14 +166,20 @@ class Recogniser:
             calibration = frame.calibration or self._estimate(frame)
             _check_size(frame.pixels.shape, calibration.pixel_size_angstrom, self.manifest)
         if isinstance(subject, FocalSeries):
-            with _timed(latency_ms, "align"):
+            # Median filters need no interpreter, so they take none of the time of the drift's measurement.
+            with ThreadPoolExecutor(1) as beside, _timed(latency_ms, "align"):
+                images = beside.submit(despeckled, [frame.pixels for frame in subject.frames])
                 warnings += choice_made(subject)
                 subject, doubts = _aligned(subject, calibration.pixel_size_angstrom)
                 warnings += doubts
-        elif subject.average:
-            warnings += subject.average.warnings
-        with _timed(latency_ms, "prepare"):
-            network_input = self._network_input(subject, calibration.pixel_size_angstrom)
+            with _timed(latency_ms, "prepare"):
+                network_input: PreparedFrame = self._series_input(subject, images.result(), calibration)
+        else:
+            warnings += subject.average.warnings if subject.average else []
+            with _timed(latency_ms, "prepare"):
+                network_input = prepare(
+                    subject.pixels, calibration.pixel_size_angstrom, self.manifest.sampling_angstrom
+                )
         return Prepared(subject, calibration, network_input, warnings, latency_ms)
 
     def infer(self, prepared: Prepared) -> Inferred:
@@ -249,17 +256,16 @@ class Recogniser:
             sigma=peaks.sigma * np.float32(np.mean(network_input.scale)),
         )
 
-    def _network_input(self, subject: Frame | FocalSeries, pixel_size_angstrom: float) -> PreparedFrame:
-        sampling_angstrom = self.manifest.sampling_angstrom
-        if isinstance(subject, Frame):
-            return prepare(subject.pixels, pixel_size_angstrom, sampling_angstrom)
-        assert subject.drift_angstrom is not None
+    def _series_input(
+        self, series: FocalSeries, images: list[NDArray[np.float32]], calibration: Calibration
+    ) -> PreparedFrame:
+        assert series.drift_angstrom is not None
         return prepare_series(
-            [frame.pixels for frame in subject.frames],
-            pixel_size_angstrom,
-            sampling_angstrom,
-            subject.drift_angstrom,
-            subject.defocus_angstrom if self.manifest.told_defocus else None,
+            images,
+            calibration.pixel_size_angstrom,
+            self.manifest.sampling_angstrom,
+            series.drift_angstrom,
+            series.defocus_angstrom if self.manifest.told_defocus else None,
         )
 
 

@@ -73,8 +73,13 @@ def input_channels(told_defocus: bool) -> int:
     return SERIES_LENGTH * (3 if told_defocus else 2)
 
 
+def despeckled(pixels: Sequence[NDArray[Any]]) -> list[NDArray[np.float32]]:
+    """The frames of a series, of any real type, without hot and dead pixels. Needs no drift, so both may go at once."""
+    return [despeckle(frame.astype(np.float32)) for frame in pixels]
+
+
 def prepare_series(
-    pixels: Sequence[NDArray[Any]],
+    images: Sequence[NDArray[np.float32]],
     pixel_size_angstrom: float,
     sampling_angstrom: float,
     drift_angstrom: NDArray[np.floating[Any]],
@@ -83,7 +88,7 @@ def prepare_series(
     """Bring a focal series to the network's sampling and contrast, drift removed.
 
     Args:
-        pixels: Three frames in order of defocus, each of shape (height, width), any real type.
+        images: Three frames in order of defocus, each of shape (height, width), as `despeckled` makes them.
         pixel_size_angstrom: Of every frame.
         sampling_angstrom: Å per pixel the network wants.
         drift_angstrom: Shape (3, 2); see `daemon.frames.FocalSeries`. The row of the frame acquired first is zero.
@@ -92,7 +97,7 @@ def prepare_series(
     Raises:
         FrameError: The frames share too small a field, or all pixels of one are alike.
     """
-    height, width = pixels[0].shape
+    height, width = images[0].shape
     drift_px = np.asarray(drift_angstrom, np.float64) / pixel_size_angstrom
     left, top, right, bottom = _shared_field(width, height, drift_px)
     crop = (right - left, bottom - top)
@@ -105,7 +110,7 @@ def prepare_series(
         )
 
     def prepared(index: int) -> Normalised:
-        moved = _move(despeckle(pixels[index].astype(np.float32)), np.add((left, top), drift_px[index]), crop)
+        moved = _move(images[index], np.add((left, top), drift_px[index]), crop)
         try:
             return normalise(resample(moved, pixel_size_angstrom / sampling_angstrom), sampling_angstrom)
         except FrameError as error:
