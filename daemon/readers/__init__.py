@@ -1,6 +1,14 @@
 """Image files -> frames: every vendor's format, calibrated in Å, or one sentence that says why not."""
 
-from daemon.readers.files import SUFFIXES, frame_files, frames_read_from, frames_within, may_hold_frames, parts_of
+from daemon.readers.files import (
+    SCREEN_PICTURES,
+    SUFFIXES,
+    frame_files,
+    frames_read_from,
+    frames_within,
+    may_hold_frames,
+    parts_of,
+)
 from daemon.readers.growing import Extent, extent_of, may_grow
 from daemon.readers.limits import DEFAULT_LIMITS, ReadLimits
 from daemon.readers.reading import read_frames
@@ -8,6 +16,7 @@ from daemon.readers.sidecar import Sidecar, parse_sidecar, read_sidecar
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "SCREEN_PICTURES",
     "SUFFIXES",
     "Extent",
     "ReadLimits",

@@ -10,6 +10,9 @@ from daemon.readers import plain, rosettasciio
 SUFFIXES = frozenset({*plain.READERS, *rosettasciio.PLUGINS})
 """The file endings read, in lower case."""
 
+SCREEN_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".webp"})
+"""Endings of pictures made to be looked at: eight bits a pixel, often lossy. They are not read."""
+
 # TIA's `x.emi` describes the pixels in `x_1.ser`, `x_2.ser` ...; RosettaSciIO follows it to one digit, no further.
 _SER_OF_EMI = re.compile(r"(?P<stem>.+)_\d\.ser", re.IGNORECASE)
 

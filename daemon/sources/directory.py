@@ -16,7 +16,16 @@ from typing import Any
 from daemon.drops import Drops
 from daemon.errors import FrameError
 from daemon.inbox import Policy
-from daemon.readers import ReadLimits, frames_read_from, frames_within, may_grow, may_hold_frames, parts_of
+from daemon.readers import (
+    SCREEN_PICTURES,
+    SUFFIXES,
+    ReadLimits,
+    frames_read_from,
+    frames_within,
+    may_grow,
+    may_hold_frames,
+    parts_of,
+)
 from daemon.sources.candidates import (
     SETTLE_SECONDS,
     Candidate,
@@ -150,6 +159,8 @@ class DirectorySource:
                 parts.add(path)
             elif may_hold_frames(path.name) and self._takes(path):
                 self._note(path, self._signature(path), 0.0 if announcement.renamed_in else SETTLE_SECONDS)
+            elif path.suffix.lower() in SCREEN_PICTURES and self._takes(path):
+                self._warn_of_picture(path)
         self._note_frames_read_from(parts)
         return folder_came
 
@@ -233,6 +244,20 @@ class DirectorySource:
         except OSError as error:
             self._warn_once(error)
             return None
+
+    def _warn_of_picture(self, path: Path) -> None:
+        """Tell once of each ending, or an operator whose program saves such files waits for atoms in vain."""
+        ending = path.suffix.lower()
+        if ending not in self._warned_of:
+            self._warned_of.add(ending)
+            log.warning(
+                "%s: %s is passed over, as are all %s files: they do not hold the counts. Have frames saved in one of "
+                "the formats that are read: %s",
+                self.name,
+                path.name,
+                ending,
+                " ".join(sorted(SUFFIXES)),
+            )
 
     def _warn_once(self, error: OSError) -> None:
         if error.filename not in self._warned_of:

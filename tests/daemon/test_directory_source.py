@@ -39,6 +39,21 @@ def test_new_files_arrive_once_however_they_come(watching: Watching, tmp_path: P
     assert sorted(watching.names(5)) == ["deep", "moved", "renamed", "within", "written"]
 
 
+def test_pictures_for_the_screen_are_passed_over_and_told_of_once(
+    watching: Watching, write_frame: WriteFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    watching.start()
+    write_frame(watching.folder / "first.npy")
+    watching.next()  # from here on the folder is watched
+    for name in ("a.jpg", "b.JPG", "c.bmp"):
+        (watching.folder / name).write_bytes(b"a picture")
+    write_frame(watching.folder / "last.npy", seed=1)
+
+    assert watching.names(1) == ["last"]
+    told = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert [message.split(" is passed over, as are all ")[1].split()[0] for message in told] == [".jpg", ".bmp"]
+
+
 def test_a_sidecar_written_first_does_not_delay_a_frame_renamed_in(
     watching: Watching, tmp_path: Path, write_frame: WriteFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
