@@ -166,10 +166,8 @@ class Retention:
             Path(result.stem + suffix).unlink(missing_ok=True)
         self.deleted_results += 1
         self.deleted_bytes += result.bytes
-        for folder in result.table.relative_to(self._directory).parents:
-            if folder == Path() or any((self._directory / folder).iterdir()):
-                break
-            with suppress(OSError):  # a new result may have come into it
+        with suppress(OSError):  # where a folder is not empty, as most are not; to list it first would cost more
+            for folder in result.table.relative_to(self._directory).parents[:-1]:
                 (self._directory / folder).rmdir()
 
 
