@@ -67,7 +67,10 @@ def measure_drift(series: FocalSeries, pixel_size_angstrom: float) -> Drift:
     looks += look(comparison, lenses[lens][None], shared)
     if _second(looks, comparison.grid)[0] < LEAST_LEAD:
         agreement = defect_agreement(comparison, possible_transfers(*told)[lens])
-        looks = [Look.at(each.maps.plus(agreement), comparison.grid) for each in looks]
+        # Chance strays far where there are few defects or none, and must not put one sublattice on the other.
+        possible = _best(looks).fits[0].score - LEAST_LEAD
+        chosen = [each.told(agreement, possible, comparison.grid) for each in looks]
+        looks = [each for each in chosen if each is not None] or looks
     shifts = _best(looks).shifts_angstrom
     lens = fitting_lens(lenses, comparison, shifts)
     drift = np.zeros((3, 2))

@@ -23,9 +23,6 @@ MOST_OUTSTANDING = 4.0
 BORDER_ANGSTROM = 4.0
 """Of a frame, where it has faded out."""
 
-WEIGHT = 0.35
-"""Of what defects tell against what correlations do. There are so few that chance strays farther than theirs."""
-
 NEAR = np.ones((3, 3), np.uint8)
 """Pixels of a map, 0.6 Å each. Defects choose between lattice vectors; where exactly these lie, the lattice tells."""
 
@@ -34,7 +31,7 @@ DEVIATIONS_OF_MEDIAN = 1.4826
 
 
 def defect_agreement(comparison: Comparison, transfer: NDArray[np.float32]) -> ShiftMaps:
-    """How well defects agree after each shift, in standard deviations of chance times `WEIGHT`.
+    """How well defects agree after each shift, in standard deviations of chance.
 
     Args:
         comparison: Of the frames.
@@ -60,7 +57,7 @@ def defect_agreement(comparison: Comparison, transfer: NDArray[np.float32]) -> S
     for (one, other), each, times in zip(PAIRS, agreement, (1, 1, 2), strict=True):
         by_chance = np.sqrt(power[one] * power[other] / outstanding[0][inner].size)
         highest_near = cv2.dilate(comparison.around_zero(each, times), NEAR)
-        maps.append(highest_near * np.float32(WEIGHT / max(by_chance, 1e-20)))
+        maps.append(highest_near / np.float32(max(by_chance, 1e-20)))
     return ShiftMaps(*maps)
 
 

@@ -98,11 +98,11 @@ class Look:
     fits: list[Fit]
     shifts_angstrom: NDArray[np.float64]
 
-    @classmethod
-    def at(cls, maps: ShiftMaps, grid: Grid) -> "Look":
-        """Find the best shifts on maps."""
-        fits = find_fits(maps)
-        return cls(maps, fits, subpixel(fits[0], maps) * grid.sampling_angstrom)
+    def told(self, more: ShiftMaps, least_score: float, grid: Grid) -> "Look | None":
+        """What is found if other maps have a say among the fits of at least this score here; None if there are none."""
+        maps = self.maps.plus(more)
+        fits = sorted((fit for fit in find_fits(maps) if sum(self.maps.values(fit)) >= least_score), reverse=True)
+        return Look(maps, fits, subpixel(fits[0], maps) * grid.sampling_angstrom) if fits else None
 
 
 def look(comparison: Comparison, contrasts: NDArray[np.float32], shared: Sequence[Image]) -> list[Look]:
@@ -124,7 +124,9 @@ def _look(comparison: Comparison, of_defects: list[Map], of_lattice: list[Map], 
         defects + LATTICE_WEIGHT * lattice / share
         for defects, lattice, share in zip(of_defects, of_lattice, shared, strict=True)
     )
-    return Look.at(ShiftMaps(one - comparison.unlikely, other - comparison.unlikely, between), comparison.grid)
+    maps = ShiftMaps(one - comparison.unlikely, other - comparison.unlikely, between)
+    fits = find_fits(maps)
+    return Look(maps, fits, subpixel(fits[0], maps) * comparison.grid.sampling_angstrom)
 
 
 def _correlations(
