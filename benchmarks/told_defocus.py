@@ -41,6 +41,7 @@ def main(recipe_path: str, work: str, steps: str = "600") -> None:
         contestant.start_from(trained.average)
         if name == "not told":
             for network in (contestant.network, contestant.average):
+                del network.shown  # None, which no buffer can take the place of
                 network.shown = torch.nn.Buffer(hidden, persistent=False)
     batches = Batches(short, waves, recipe.seed + 1)
     loader = torch.utils.data.DataLoader(batches, batch_size=None, num_workers=1, multiprocessing_context="spawn")
