@@ -88,10 +88,15 @@ def _said_of_true_counts(outcome: Outcome, deepest_column: int) -> Answers:
     return said[found[counted]], np.minimum(counts[true[counted]], deepest_column).astype(int) - 1
 
 
+def _joined(answers: Sequence[Answers]) -> Answers:
+    """All answers in one, and of what was said the logarithm."""
+    said = np.log(np.clip(np.concatenate([said for said, _ in answers]), 1e-9, None))
+    return said, np.concatenate([right for _, right in answers])
+
+
 def _temperature(answers: Sequence[Answers]) -> float:
     """The temperature under which the right answers are most probable, see `daemon.recognition.package.Calibration`."""
-    said = np.log(np.clip(np.concatenate([said for said, _ in answers]), 1e-9, None))
-    right = np.concatenate([right for _, right in answers])
+    said, right = _joined(answers)
     if said.shape[1] < 2 or not len(right):
         return 1.0
 
@@ -107,8 +112,7 @@ def offsets_and_temperature(answers: Sequence[Answers]) -> tuple[tuple[float, ..
 
     A weak belief that there is nothing to correct holds those of classes that hardly occur.
     """
-    said = np.log(np.clip(np.concatenate([said for said, _ in answers]), 1e-9, None))
-    right = np.concatenate([right for _, right in answers])
+    said, right = _joined(answers)
     kinds = said.shape[1]
     if kinds < 2 or not len(right):
         return (), 1.0

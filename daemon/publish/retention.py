@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from heapq import nsmallest
+from math import inf
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic, time
@@ -118,7 +119,7 @@ class Retention:
 
     def _delete_oldest(self, troubles: set[str]) -> None:
         """Delete the oldest results, some at a time: of the others nothing is remembered but their size."""
-        last = _Result(0.0, "", 0)
+        last = _Result(-inf, "", 0)
         while True:
             survey = _Survey(str(self._directory), lambda error: troubles.add(_trouble(error)))
             newer = (result for result in survey if result > last)

@@ -71,7 +71,8 @@ def find_peaks(heads: NDArray[np.float32], stride: int, lowest_probability: floa
     probability = weights.sum(axis=0)
     weights = weights / np.maximum(probability, 1e-9)
     geometry = np.pad(heads[-3:], PADDING)
-    offset_x, offset_y, log_sigma = _around(geometry, (rows + 1) * geometry.shape[2] + columns + 1)
+    width = geometry.shape[2]
+    offset_x, offset_y, log_sigma = _at(geometry, _cells_around((rows + 1) * width + columns + 1, width))
     log_sigma = np.clip(log_sigma, *LOG_SIGMA_RANGE)
     x = columns + NEIGHBOURS[:, 1:] + offset_x
     y = rows + NEIGHBOURS[:, :1] + offset_y
@@ -115,11 +116,12 @@ def _sites(
         found = np.flatnonzero(is_site)
         if not len(found):
             break
-        x, y = _around(places, found)
+        cells = _cells_around(found, total.shape[1])
+        x, y = _at(places, cells)
         is_own = np.hypot(x - x[4], y - y[4]) < OWN_REACH
         sites.append(found)
-        shares.append(_around(left, found) * is_own)
-        taken = _cells_around(found, total.shape[1])[is_own]
+        shares.append(_at(left, cells) * is_own)
+        taken = cells[is_own]
         left.reshape(len(left), -1)[:, taken] = 0.0
         total.ravel()[taken] = 0.0
         is_free &= 1 - cv2.dilate(is_site.astype(np.uint8), RIVALS)
@@ -128,14 +130,14 @@ def _sites(
     return rows - 1, columns - 1, np.concatenate(shares, axis=2)[:, :, order]
 
 
-def _around(padded: NDArray[np.float32], cells: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Shape (planes, 9, n): what stands in the 3 × 3 cells around each of n cells, which are counted row by row."""
-    return padded.reshape(len(padded), -1).take(_cells_around(cells, padded.shape[2]), axis=1)
-
-
 def _cells_around(cells: NDArray[np.intp], width: int) -> NDArray[np.intp]:
     """Shape (9, n): the cells of `NEIGHBOURS` around each of n cells, where a row has so many."""
     return np.asarray((NEIGHBOURS @ (width, 1))[:, None] + cells)
+
+
+def _at(padded: NDArray[np.float32], cells: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Shape (planes, *cells.shape): what stands in cells, which are counted row by row."""
+    return padded.reshape(len(padded), -1).take(cells, axis=1)
 
 
 def class_occupancy(logits: NDArray[np.float32]) -> NDArray[np.float32]:

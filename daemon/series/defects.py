@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.series.looks import Comparison
 from daemon.series.shifts import ShiftMaps
-from daemon.series.spectra import BAND, PAIRS, WORKERS
+from daemon.series.spectra import BAND, PAIRS, WORKERS, cross_spectra
 
 STANDS_OUT = 2.0
 """Standard deviations of noise."""
@@ -51,7 +51,7 @@ def defect_agreement(comparison: Comparison, transfer: NDArray[np.float32]) -> S
         deviations = inside / max(DEVIATIONS_OF_MEDIAN * float(np.median(np.abs(inside))), 1e-20)
         target[inner] = np.sign(deviations) * np.clip(np.abs(deviations) - STANDS_OUT, 0, MOST_OUTSTANDING)
     spectra = scipy.fft.rfft2(outstanding, workers=WORKERS)
-    agreement = grid.invert(np.stack([spectra[one].conj() * spectra[other] for one, other in PAIRS]))
+    agreement = grid.invert(cross_spectra(spectra))
     power = np.square(outstanding).sum(axis=(1, 2))
     maps = []
     for (one, other), each, times in zip(PAIRS, agreement, (1, 1, 2), strict=True):
