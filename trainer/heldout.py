@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -101,8 +102,10 @@ def empty_frames(recipe: Recipe, seed: int) -> Iterator[LabelledFrame]:
 
 
 def held_out_simulation(recipe: Recipe) -> SimulationRecipe:
-    """How held-out specimens are simulated: as those of training, but for their number and perhaps their field."""
-    changed: dict[str, float] = {"shards": recipe.evaluation.shards}
+    """How held-out specimens are simulated: as those of training but for their number, mixture and field."""
+    changed: dict[str, Any] = {"shards": recipe.evaluation.shards}
+    if recipe.evaluation.mixture is not None:
+        changed["mixture"] = recipe.evaluation.mixture
     if recipe.evaluation.series is not None:
         changed |= recipe.evaluation.series.model_dump(include={"field_angstrom", "field_pixels"})
     return recipe.simulation.model_copy(update=changed)

@@ -13,6 +13,8 @@ ThermalMotion = Literal["snapshot", "averaged"]
 COLD_TO_HOT: Range = (0.5, 1.3)
 """How strongly atoms vibrate, of their amplitude at room temperature: on cold stages, and in hot beams."""
 
+Mixture = dict[Literal["graphene", "nanoparticle", "gold", "thick gold", "gold on oxide", "mos2", "film"], float]
+
 
 class RecipeError(Exception):
     """A recipe cannot be read; the message says which key and why."""
@@ -25,7 +27,7 @@ class _Section(BaseModel):
 class SimulationRecipe(_Section):
     """Which specimens, how many, and the multislice grid."""
 
-    mixture: dict[Literal["graphene", "nanoparticle", "gold", "mos2", "film"], float]
+    mixture: Mixture
     """Relative share of each kind of specimen."""
     shards: Annotated[int, Field(ge=1)]
     specimens_per_shard: Annotated[int, Field(ge=1)]
@@ -140,6 +142,8 @@ class EvaluationRecipe(_Section):
 
     shards: Annotated[int, Field(ge=1)]
     """Of the set for the test, and of the set for calibration."""
+    mixture: Mixture | None = None
+    """Of held-out specimens, where training is given more of what is hard to learn than microscopes see; else its."""
     reference_specimens: Annotated[int, Field(ge=1)]
     """Imaged at every reference condition and dose."""
     range_frames: Annotated[int, Field(ge=1)]

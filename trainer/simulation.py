@@ -23,7 +23,12 @@ from trainer.specimens.amorphous import random_amorphous_film
 from trainer.specimens.graphene import random_graphene
 from trainer.specimens.hopping import hopped
 from trainer.specimens.mos2 import random_mos2
-from trainer.specimens.nanoparticle import random_gold, random_nanoparticle
+from trainer.specimens.nanoparticle import (
+    random_gold,
+    random_gold_on_oxide,
+    random_nanoparticle,
+    random_thick_gold,
+)
 from trainer.specimens.specimen import Specimen
 from trainer.workers import end_with_parent
 
@@ -32,6 +37,8 @@ SPECIMENS: dict[str, Callable[[np.random.Generator, float], Specimen]] = {
     "mos2": random_mos2,
     "nanoparticle": random_nanoparticle,
     "gold": random_gold,
+    "thick gold": random_thick_gold,
+    "gold on oxide": random_gold_on_oxide,
     "film": random_amorphous_film,
 }
 

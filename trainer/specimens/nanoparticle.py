@@ -48,11 +48,35 @@ class Scene:
 
 
 METALS = tuple(LATTICE_CONSTANTS_ANGSTROM)
+GOLD = ("Au",)
+THICK_ATOMS = 5.0  # in a column, on average over a specimen
+FEWEST_THICK_COLUMNS = 60
 
 
 def random_gold(rng: np.random.Generator, size_angstrom: float) -> Specimen:
     """Draws the same of gold alone: the atoms of a column can only be counted where its element is known."""
-    return random_nanoparticle(rng, size_angstrom, ("Au",))
+    return random_nanoparticle(rng, size_angstrom, GOLD)
+
+
+def random_thick_gold(rng: np.random.Generator, size_angstrom: float) -> Specimen:
+    """Draws gold until its columns are many and deep: tilt changes their contrast as much as an atom more does."""
+    while True:
+        specimen = random_gold(rng, size_angstrom)
+        counts = [
+            atoms
+            for atoms, name, ignored in zip(
+                specimen.site_atom_counts.tolist(), specimen.site_species, specimen.site_ignored, strict=True
+            )
+            if name in GOLD and not ignored
+        ]
+        if len(counts) >= FEWEST_THICK_COLUMNS and np.mean(counts) >= THICK_ATOMS:
+            return specimen
+
+
+def random_gold_on_oxide(rng: np.random.Generator, size_angstrom: float) -> Specimen:
+    """Draws gold on an oxide, or the oxide alone: crystals of which some look like thin gold."""
+    draw = _on_oxide_slab if rng.random() < 0.5 else _on_oxide_edge
+    return _specimen(rng, size_angstrom, draw(rng, size_angstrom, GOLD))
 
 
 def random_nanoparticle(rng: np.random.Generator, size_angstrom: float, elements: Sequence[str] = METALS) -> Specimen:
@@ -67,12 +91,16 @@ def random_nanoparticle(rng: np.random.Generator, size_angstrom: float, elements
         elements: Of which metals.
     """
     draw = SCENES[rng.choice(len(SCENES), p=SCENE_SHARES)]
-    scene = draw(rng, size_angstrom, elements)
+    return _specimen(rng, size_angstrom, draw(rng, size_angstrom, elements))
+
+
+def _specimen(rng: np.random.Generator, size: float, scene: Scene) -> Specimen:
+    """Cut a scene to the field, and label it; a skin of carbon may grow around the metal first."""
     carbon = scene.carbon
     if scene.crystals and rng.random() < 0.2:
-        carbon = np.concatenate([carbon, _halo(rng, scene, size_angstrom)])
-    crystals = [crystal.where(_in_field(crystal.positions, size_angstrom)) for crystal in scene.crystals]
-    return label_columns(crystals, carbon, size_angstrom)
+        carbon = np.concatenate([carbon, _halo(rng, scene, size)])
+    crystals = [crystal.where(_in_field(crystal.positions, size)) for crystal in scene.crystals]
+    return label_columns(crystals, carbon, size)
 
 
 def _in_vacuum(rng: np.random.Generator, size: float, elements: Sequence[str]) -> Scene:
