@@ -69,9 +69,18 @@ def simulate(recipe: str, work: Path | None, smoke: bool) -> None:
 
 
 @_stage("Train the network on simulated exit waves, imaged anew at every step.")
-def train(recipe: str, work: Path | None, smoke: bool) -> None:
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Model package whose network to learn on from, made by a recipe with the same [network] and [series]; without "
+    "it weights are random. A checkpoint in the work folder comes first.",
+)
+def train(recipe: str, work: Path | None, smoke: bool, start: Path | None) -> None:
     """`hrtemd-train train`."""
-    _workspace(recipe, work, smoke).train()
+    from daemon.recognition.package import ModelPackage
+
+    workspace = _workspace(recipe, work, smoke)
+    workspace.train(None if start is None else workspace.network_of(ModelPackage.load(start)))
 
 
 @_stage("Calibrate the network on held-out frames and write the model package.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from daemon.recognition.package import ModelPackage
 from daemon.recognition.recogniser import Recogniser
+from trainer.batches import Batches
 from trainer.calibration import fit_calibration
 from trainer.card import write_card
 from trainer.evaluation.reference_limits import reference_limits, triplet_limits
@@ -28,6 +29,7 @@ from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
 from trainer.training import Training, train
 from trainer.triplets import Lenses
+from trainer.warm_start import unfold
 
 TEST_SEED = 1
 CALIBRATION_SEED = 2
@@ -36,6 +38,8 @@ CALIBRATION_SEED = 2
 MIDDLE_ALONE_DIVISOR = 6
 """The network shown one frame of three takes this fraction of the steps; what it starts from took all of them."""
 MOST_MIDDLE_ALONE_STEPS = 3000
+MEASURED_BATCHES = 20
+"""From which the statistics of a network that is learned on from are taken."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,17 @@ class Workspace:
         simulate_store(held_out, self.recipe.seed + TEST_SEED, self.folder / "evaluation")
         simulate_store(held_out, self.recipe.seed + CALIBRATION_SEED, self.folder / "calibration")
         simulate_store(self.recipe.simulation, self.recipe.seed, self.folder / "train")
+
+    def network_of(self, package: ModelPackage) -> SiteNetwork:
+        """The network of a package of the same shape, to learn on from.
+
+        Raises:
+            RecipeError: Its network has another shape.
+        """
+        batches = Batches(self.recipe, self._store("train", self.recipe.simulation.shards), self.recipe.seed)
+        network = Training(self.recipe).network.cpu()
+        unfold(package, network, (batches[step].images for step in range(MEASURED_BATCHES)))
+        return network
 
     def train(self, start: SiteNetwork | None = None) -> None:
         """Train to the recipe's last step, from the last checkpoint if there is one, else from `start`."""
