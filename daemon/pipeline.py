@@ -1,20 +1,21 @@
 """The daemon's running threads, from its sources' frames or focal series to published results.
 
-A thread a source fills the first inbox; then one thread each prepares frames, runs the networks, decodes their answers
-and publishes tables, so that a frame is in the engine while its neighbours are before and behind it. Atoms are out
-before their overlay is begun, in a thread of its own. OpenCV, the engines and Arrow release the interpreter lock in
-their heavy calls.
+A thread a source fills the first inbox; then one thread each prepares frames, runs the networks, decodes their answers,
+publishes tables and writes their files, so that a frame is in the engine while its neighbours are before and behind it.
+Atoms are out before their files are written, and before their overlay is begun, in a thread of its own. OpenCV, the
+engines and Arrow release the interpreter lock in their heavy calls.
 """
 
 import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from errno import EEXIST, EILSEQ, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR
 from threading import Condition, Event, Lock, Thread
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 from daemon.alerts import Alert, AlertWatch
 from daemon.atoms import found_in_words
@@ -24,7 +25,7 @@ from daemon.errors import FrameError, beginning_with_file, explain, is_foreseen
 from daemon.event_limit import WITHHELD, EventLimit, Origin
 from daemon.frames import FocalSeries, Frame
 from daemon.inbox import Inbox, Job, Policy
-from daemon.publish.outlet import Outlet
+from daemon.publish.outlet import Outlet, Published
 from daemon.recognition.choice import ModelChoice
 from daemon.recognition.recogniser import Inferred, Prepared, Recogniser, Recognition
 from daemon.sources.source import Arrival, Failure, Source
@@ -43,6 +44,13 @@ _SECONDS_BETWEEN_LOOKS = 0.02
 _NOT_MENDED_BY_WAITING = frozenset({ENAMETOOLONG, EINVAL, EILSEQ, EEXIST, EISDIR, ENOTDIR})
 
 log = logging.getLogger(__name__)
+
+
+class _Out(NamedTuple):
+    """A result on its way to files; `published` is None where these are there and only its overlay is missing."""
+
+    recognition: Recognition
+    published: Published | None
 
 
 class Pipeline:
@@ -89,16 +97,26 @@ class Pipeline:
         prepared: Inbox[Prepared] = Inbox(policies, drops, 1, changed)
         inferred: Inbox[Inferred] = Inbox(policies, drops, 1, changed)
         recognised: Inbox[Recognition] = Inbox(policies, drops, 1, changed)
+        # What is published is never given up for what is newer.
+        everything: dict[str, Policy] = dict.fromkeys(policies, "lossless")
+        published: Inbox[_Out] = Inbox(everything, drops, 1, changed)
         self._stages: tuple[Stage[Any, Any], ...] = (
             Stage("prepare", self._prepare, self._inbox, prepared, self),
             Stage("infer", self._infer, prepared, inferred, self),
             Stage("decode", self._decode, inferred, recognised, self),
-            Stage("publish", self._publish, recognised, None, self),
+            Stage("publish", self._publish, recognised, published, self),
+            Stage("file", self._file, published, None, self),
         )
         self._feeders = [Thread(target=self._feed, args=[source], name=source.name, daemon=True) for source in sources]
 
     def start(self) -> None:
-        """Begin to read, recognise and draw."""
+        """Write the files that an earlier run left to be written; then begin to read, recognise and draw.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        if filed := self._outlet.file_what_was_left():
+            log.info("%d results that an earlier run published now have their files", filed)
         self._drawing.start()
         for stage in self._stages:
             stage.start()
@@ -174,22 +192,40 @@ class Pipeline:
     def _recogniser_of(self, arrival: Arrival) -> Recogniser:
         return self._models[arrival.source].recogniser_for(arrival.subject)
 
-    def _publish(self, job: Job[Recognition]) -> None:
+    def _publish(self, job: Job[Recognition]) -> "_Out":
         arrival = job.arrival
         latency_ms = {"wait": job.waited_ms, **job.content.latency_ms}
         recognition = replace(job.content, latency_ms=latency_ms)
         is_only_drawn = self._outlet.is_out(arrival)
-        stem = self._outlet.write_tables(arrival, recognition)
+        published = None if is_only_drawn else self._outlet.publish(arrival, recognition)
         self._counts[arrival.source]["analysed"] += 1
         log.info("%s", _log_line(arrival, recognition))
         try:
-            if self._outlet.files.overlays:
-                self._drawing.add(arrival, stem, recognition)
             watch = self._alerts.get((arrival.source, recognition.model_sha256))
             if watch and not is_only_drawn:  # else it was told when its table was published
                 self._tell(watch.of(arrival, recognition), arrival.source)
         except Exception as error:  # its result is out, and must not come twice
             self._report(Failure(arrival.source, arrival.origin, error))
+        return _Out(recognition, published)
+
+    def _file(self, job: Job["_Out"]) -> None:
+        arrival, out = job.arrival, job.content
+        try:
+            if out.published is None:
+                stem = self._outlet.files.stem_of(arrival)
+            else:
+                stem = self._outlet.file(arrival, out.published)
+            if self._outlet.files.overlays:
+                self._drawing.add(arrival, stem, out.recognition)
+        except Exception as error:
+            if isinstance(error, OSError) and self.is_mended_by_waiting(arrival, error):
+                raise
+            # Its result is out, and stays so without its files.
+            self._report(Failure(arrival.source, arrival.origin, error))
+            if out.published is not None:
+                with suppress(OSError):  # at worst the next start writes them
+                    self._outlet.leave_unfiled(arrival, out.published)
+            self._outlet.finish(arrival)
 
     def _is_done(self, arrival: Arrival) -> bool:
         is_published = self._outlet.is_published(arrival)

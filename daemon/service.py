@@ -59,7 +59,7 @@ def run_daemon(
         ModelError: A model cannot be loaded.
         BackendError: No engine can run it.
         HrtemdError: Another daemon works with the same ledger.
-        OSError: The ledger cannot be made or written.
+        OSError: The ledger cannot be made or written, or files that an earlier run left to be written cannot.
     """
     happenings: SimpleQueue[signal.Signals | str] = SimpleQueue()  # a request to stop, or a source that ended
     with _signals_into(happenings), ExitStack() as closing:

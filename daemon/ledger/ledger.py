@@ -154,6 +154,7 @@ class Ledger:
         *,
         frame: tuple[str, str] | None = None,
         state: State | None = None,
+        folder: str | None = None,
     ) -> Message:
         """Number and store a result, and note what became of its frame: both or neither.
 
@@ -163,12 +164,41 @@ class Ledger:
             payload: The rest of it.
             frame: Source and frame_id of the frame it is about.
             state: What that frame now is; as before where left out.
+            folder: Of the result's files, below the results folder, where they are still to be written: the result is
+                among `not_filed` until `filed` is called.
         """
         if self._bytes_since_pruned > _LARGEST_EXCESS * self._limits.bytes:
             self.prune()
-        message = self._file.write(lambda connection: _post(connection, topic, header, payload, frame, state))
+
+        def work(connection: sqlite3.Connection) -> Message:
+            message = _post(connection, topic, header, payload, frame, state)
+            if folder is not None:
+                row = (topic, message.sequence, folder)
+                connection.execute("INSERT INTO not_filed (topic, sequence, folder) VALUES (?, ?, ?)", row)
+            return message
+
+        message = self._file.write(work)
         self._bytes_since_pruned += len(payload) + _BYTES_OF_A_HEADER
         return message
+
+    def filed(self, topic: str, sequence: int) -> None:
+        """Note that a result's files are written, or never will be."""
+        query = "DELETE FROM not_filed WHERE topic = ? AND sequence = ?"
+        self._file.write(lambda connection: connection.execute(query, (topic, sequence)))
+
+    def not_filed(self) -> list[tuple[Message, str]]:
+        """Return the results whose files are still to be written, oldest first, each with its folder.
+
+        Those that were forgotten since, because the ledger is small, are not among them.
+        """
+        query = (
+            "SELECT topic, sequence, header, payload, folder FROM not_filed JOIN messages USING (topic, sequence) "
+            "ORDER BY messages.number"
+        )
+        return [
+            (Message(topic, sequence, json.loads(header), payload), folder)
+            for topic, sequence, header, payload, folder in self._file.read(lambda c: c.execute(query).fetchall())
+        ]
 
     def after(self, topic: str, sequence: int, limit: int = 1000, limit_bytes: int = REPLAY_BYTES) -> list[Message]:
         """Return messages of a topic with larger numbers, oldest first.

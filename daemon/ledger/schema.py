@@ -9,11 +9,18 @@ from uuid import uuid4
 from daemon.errors import ConfigurationError
 from daemon.filesystems import file_system_of
 
-VERSION = 1
+VERSION = 2
 """Of the tables below; kept as the file's `user_version`."""
 
 APPLICATION_ID = 0x68727465  # "hrte"
 """Tells a ledger from other programs' SQLite files."""
+
+_NOT_FILED = """CREATE TABLE not_filed (  -- results that are numbered and whose files are not yet written
+        topic TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        folder TEXT NOT NULL,  -- of their files, below the results folder
+        PRIMARY KEY (topic, sequence)
+    )"""
 
 TABLES = (
     "CREATE TABLE ledger (identity TEXT NOT NULL)",
@@ -39,6 +46,7 @@ TABLES = (
         payload BLOB NOT NULL,
         UNIQUE (topic, sequence)
     )""",
+    _NOT_FILED,
 )
 
 _SECONDS_FOR_OTHER_WRITERS = 5.0
@@ -72,6 +80,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit = {_LARGEST_IDLE_WAL_BYTES}")
         if is_new:
             in_transaction(connection, _make_tables)
+        elif _version(connection) < VERSION:
+            in_transaction(connection, _bring_up_to_date)
     except BaseException:
         connection.close()
         raise
@@ -125,16 +135,27 @@ def _tables_in(connection: sqlite3.Connection) -> int:
     return int(number)
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
+
+
 def _check_kind(connection: sqlite3.Connection, path: Path) -> None:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     if application_id != APPLICATION_ID:
         raise ConfigurationError(f"{path}: is a SQLite file, but not a ledger of hrtemd; name another file.")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > VERSION:
+    if (version := _version(connection)) > VERSION:
         raise ConfigurationError(
             f"{path}: is a ledger of version {version}, of a newer hrtemd; this one reads up to version {VERSION}. "
             "Install the newer hrtemd again, or move the file away: then results are numbered from 1 again."
         )
+
+
+def _bring_up_to_date(connection: sqlite3.Connection) -> None:
+    """Add to the ledger of an older hrtemd what has come since."""
+    if _version(connection) < VERSION:  # else another process was faster
+        connection.execute(_NOT_FILED)
+        connection.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def _make_tables(connection: sqlite3.Connection) -> None:

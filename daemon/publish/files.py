@@ -80,6 +80,15 @@ class FilePublisher:
     def write_tables(self, arrival: Arrival, table: pa.Table) -> Path:
         """Write an atom table, with its header, as CSV and Parquet; return the stem that its files share."""
         stem = self.stem_of(arrival)
+        self._write(stem, table)
+        return stem
+
+    def restore_tables(self, table: pa.Table, folder: str) -> None:
+        """Write a table that an earlier process published, as `write_tables` does, to the `folder_of` its frame."""
+        header = header_of(table)
+        self._write(self._free_stem(header["name"], PurePosixPath(folder), header["source"], header["origin"]), table)
+
+    def _write(self, stem: Path, table: pa.Table) -> None:
         stem.parent.mkdir(parents=True, exist_ok=True)
         with replacing(_named(stem, ".atoms.csv")) as temporary:
             write_csv(table, temporary)
@@ -88,7 +97,6 @@ class FilePublisher:
         # Last, since a Parquet file's header is what tells whether a frame has its tables.
         with replacing(_named(stem, ".atoms.parquet")) as temporary:
             write_parquet(table, temporary)
-        return stem
 
     def write_overlay(self, stem: Path, recognition: Recognition) -> None:
         """Draw the frame with its atoms beside the tables of the same stem."""
@@ -144,9 +152,13 @@ class FilePublisher:
         """Return the path and name that the files of a frame or series share."""
         return self._free_stem(arrival.subject.name, arrival.folder, arrival.source, arrival.origin)
 
+    def folder_of(self, arrival: Arrival) -> str:
+        """Return the folder of its files, below the directory."""
+        return _safe_folder(arrival.folder).as_posix()
+
     def _free_stem(self, name: str, folder: PurePosixPath, source: str, origin: str) -> Path:
         """Return the first stem that is unused, or used by this origin."""
-        first = self.directory.joinpath(*(safe_name(part) for part in folder.parts), safe_name(name))
+        first = self.directory.joinpath(_safe_folder(folder), safe_name(name))
         owner = (source, origin)
         if _owner_of(first) in (None, owner):
             return first
@@ -179,6 +191,10 @@ def safe_name(name: str) -> str:
         tail = "-" + hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
         name = name.encode()[: _LONGEST_NAME_BYTES - len(tail)].decode(errors="ignore") + tail
     return name or "frame"
+
+
+def _safe_folder(folder: PurePosixPath) -> PurePosixPath:
+    return PurePosixPath(*(safe_name(part) for part in folder.parts))
 
 
 @contextmanager

@@ -1,18 +1,21 @@
-"""Where results and events go: to files, then numbered into the ledger, and from there to whoever listens.
+"""Where results and events go: numbered into the ledger, from there to whoever listens, and then into files.
 
-The order makes a crash harmless. Files are written whole or not at all, and writing them again changes nothing; a
-result counts as published once the ledger has numbered it; whoever misses it when it is sent asks for its number.
+The order makes a crash harmless, and lets nobody who listens wait for a disk. A result counts as published once the
+ledger has numbered it; whoever misses it when it is sent asks for its number. The ledger also knows of which results
+the files are still to be written: the next start writes them. Files are written whole or not at all, and writing them
+again changes nothing.
 """
 
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from daemon.atoms import header_of, to_stream
+from daemon.atoms import from_stream, header_of, to_stream
 from daemon.errors import FrameError
 from daemon.ledger import Ledger, Message, storable
 from daemon.protocol import ATOMS, EVENT, OVERLAY, topic_of
@@ -27,6 +30,21 @@ MOST_ATTEMPTS = 2
 """A frame whose analysis never ended so often, because the process died each time, is set aside."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A result that is published, and is still to be filed.
+
+    Attributes:
+        table: With its header.
+        topic: Under which it was sent.
+        sequence: Its number there.
+    """
+
+    table: pa.Table
+    topic: str
+    sequence: int
 
 
 class Outlet:
@@ -111,20 +129,43 @@ class Outlet:
             self._number(arrival, self.files.read_table(arrival))
         return True
 
-    def write_tables(self, arrival: Arrival, recognition: Recognition) -> Path:
-        """Publish an atom table; return the stem that its files share.
-
-        What was published by an earlier run, which ended before its overlay was drawn, is left as it is.
+    def publish(self, arrival: Arrival, recognition: Recognition) -> Published:
+        """Number an atom table, and send it where programs listen.
 
         Raises:
-            OSError: It cannot be written.
+            OSError: The ledger cannot be written.
         """
-        if self.is_out(arrival):
-            return self.files.stem_of(arrival)
         table = result_table(arrival, recognition)
-        stem = self.files.write_tables(arrival, table)
-        self._number(arrival, table)
+        message = self._number(arrival, table, folder=self.files.folder_of(arrival))
+        return Published(table, message.topic, message.sequence)
+
+    def file(self, arrival: Arrival, published: Published) -> Path:
+        """Write the files of a published result; return the stem that they share.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        stem = self.files.write_tables(arrival, published.table)
+        self.leave_unfiled(arrival, published)
         return stem
+
+    def leave_unfiled(self, arrival: Arrival, published: Published) -> None:
+        """Note that no more files are to be written of a published result; its overlay is another matter."""
+        self._ledger.filed(published.topic, published.sequence)
+        if not self.files.overlays:
+            self.finish(arrival)
+
+    def file_what_was_left(self) -> int:
+        """Write the files of results that an earlier process published before it ended; return how many.
+
+        Raises:
+            OSError: They cannot be written.
+        """
+        left = self._ledger.not_filed()
+        for message, folder in left:
+            self.files.restore_tables(from_stream(message.payload), folder)
+            self._ledger.filed(message.topic, message.sequence)
+        return len(left)
 
     def write_overlay(self, stem: Path, recognition: Recognition) -> None:
         """Draw an overlay, and send it where programs listen."""
@@ -178,10 +219,13 @@ class Outlet:
             for frame_id in arrival.frame_ids:
                 finish(frame_id)
 
-    def _number(self, arrival: Arrival, table: pa.Table) -> None:
+    def _number(self, arrival: Arrival, table: pa.Table, folder: str | None = None) -> Message:
         topic, frame = topic_of(ATOMS, arrival.source), (arrival.source, arrival.subject.frame_id)
-        message = self._ledger.post(topic, header_of(table), to_stream(table), frame=frame, state="published")
+        message = self._ledger.post(
+            topic, header_of(table), to_stream(table), frame=frame, state="published", folder=folder
+        )
         self._settle(message, arrival)
+        return message
 
     def _settle(self, message: Message, arrival: Arrival | None = None) -> None:
         """Send what the ledger has numbered; whatever fails here, it stays published and is not published again."""
@@ -190,7 +234,7 @@ class Outlet:
                 self._broadcast.send(message)
             if arrival is not None:
                 self._forget(arrival)
-                if message.header.get("error") or not self.files.overlays:
+                if message.header.get("error"):
                     self.finish(arrival)
         except Exception:
             log.exception("%s: result %d is published, and what follows failed", message.topic, message.sequence)

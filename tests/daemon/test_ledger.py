@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from daemon.errors import ConfigurationError, HrtemdError
 from daemon.ledger import Ledger, LedgerLimits, State, read_history
+from daemon.ledger.schema import VERSION
 
 PLENTY = LedgerLimits(bytes=2**30, age_days=30)
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -407,13 +408,43 @@ class TestDamage:
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+class TestFiling:
+    def test_what_is_to_be_filed_is_known_until_it_is_in_order_and_after_a_restart(self, open_ledger: Open) -> None:
+        ledger = open_ledger()
+        first = ledger.post("atoms/b", {"name": "one"}, b"1", folder="")
+        ledger.post("atoms/a", {"name": "two"}, b"2")
+        ledger.post("atoms/a", {"name": "three"}, b"3", folder="day/1")
+        ledger.close()
+
+        ledger = open_ledger()
+        assert [(message.header["name"], message.payload, folder) for message, folder in ledger.not_filed()] == [
+            ("one", b"1", ""),
+            ("three", b"3", "day/1"),
+        ]
+        ledger.filed(first.topic, first.sequence)
+        assert [message.sequence for message, _ in ledger.not_filed()] == [2]
+
+    def test_a_ledger_of_an_older_version_goes_on(self, open_ledger: Open, path: Path) -> None:
+        ledger = open_ledger()
+        before = publish(ledger, "a"), ledger.identity
+        ledger.close()
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE not_filed")
+            connection.execute("PRAGMA user_version = 1")
+
+        ledger = open_ledger()
+        message = ledger.post("atoms/camera", {}, b"", folder="")
+        assert (message.sequence, ledger.identity) == (before[0] + 1, before[1])
+        assert [found.sequence for found, _ in ledger.not_filed()] == [message.sequence]
+
+
 @pytest.mark.parametrize("use", [lambda path: Ledger(path, PLENTY), read_history], ids=["daemon", "history"])
 class TestOtherFiles:
     def test_a_ledger_of_a_newer_version_is_left_alone(self, path: Path, use: Callable[[Path], object]) -> None:
         Ledger(path, PLENTY).close()
         with closing(sqlite3.connect(path)) as connection:
-            connection.execute("PRAGMA user_version = 2")
-        with pytest.raises(ConfigurationError, match="ledger of version 2, of a newer hrtemd"):
+            connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        with pytest.raises(ConfigurationError, match=f"ledger of version {VERSION + 1}, of a newer hrtemd"):
             use(path)
         assert [file.name for file in path.parent.iterdir()] == [path.name]
 

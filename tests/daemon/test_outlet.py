@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
@@ -78,11 +78,11 @@ def test_a_result_that_could_not_be_numbered_is_published_once_when_it_can(
     with monkeypatch.context() as disk:
         disk.setattr(ledger, "post", full)
         with pytest.raises(OSError, match="No space"):
-            publishing.write_tables(frame, recognition)
+            publishing.publish(frame, recognition)
     assert not finished
     assert not publishing.is_published(frame)
 
-    publishing.write_tables(frame, recognition)
+    publishing.file(frame, publishing.publish(frame, recognition))
 
     assert finished == [frame.subject.frame_id]
     assert [message.sequence for message in ledger.after("atoms/camera", 0)] == [1]
@@ -90,21 +90,41 @@ def test_a_result_that_could_not_be_numbered_is_published_once_when_it_can(
     assert len(list((tmp_path / "results").glob("*.parquet"))) == 1
 
 
-def test_files_that_were_written_and_not_numbered_are_published_once_without_being_analysed_again(
+@pytest.mark.parametrize("folder", ["", "day 1/grid:2", "a\udcff"])
+def test_a_result_that_was_published_and_not_filed_is_filed_at_the_next_start_and_not_published_again(
+    tmp_path: Path, ledger: Ledger, blob_model: Path, folder: str
+) -> None:
+    frame, finished = replace(arrival(), folder=PurePosixPath(folder), resumed=True), list[str]()
+    dying = outlet(tmp_path, ledger, finished)
+    assert not dying.is_published(frame)
+    dying.begin(frame)
+    recognition = Recogniser(find_model(str(blob_model)), "onnxruntime").recognise(frame.subject)
+    published = dying.publish(frame, recognition)  # and there it dies
+    assert not finished, "its files are still to be written, so its source must keep it"
+    assert not list((tmp_path / "results").rglob("*.parquet"))
+
+    living = outlet(tmp_path, ledger, finished)
+    assert living.file_what_was_left() == 1
+    assert living.is_published(frame)
+    assert living.has_results(frame), "its files are those that it would have had"
+    assert living.files.read_table(frame).equals(published.table)
+    assert living.file_what_was_left() == 0
+    assert [message.sequence for message in ledger.after("atoms/camera", 0)] == [1]
+
+
+def test_files_of_a_frame_that_a_new_ledger_does_not_know_are_published_without_being_analysed_again(
     tmp_path: Path, ledger: Ledger, blob_model: Path
 ) -> None:
     frame, finished = arrival(), list[str]()
     recognition = Recogniser(find_model(str(blob_model)), "onnxruntime").recognise(frame.subject)
-    dying = outlet(tmp_path, ledger)
-    assert not dying.is_published(frame)
-    dying.begin(frame)
     table = result_table(frame, recognition)
-    dying.files.write_tables(frame, table)  # and there it dies
+    outlet(tmp_path, ledger).files.write_tables(frame, table)  # of a run with a ledger that was lost
 
     for _ in range(2):
         living = outlet(tmp_path, ledger, finished)
         living.is_published(frame)
         assert living.has_results(frame)
+        living.finish(frame)  # as the pipeline does with what has its results
 
     (message,) = ledger.after("atoms/camera", 0)
     assert from_stream(message.payload).equals(table)
@@ -133,14 +153,14 @@ def test_a_frame_that_was_published_and_not_drawn_is_drawn_and_not_published_aga
     dying = Outlet(FilePublisher(tmp_path / "results", overlays=True), ledger, finish={"camera": finished.append})
     assert not dying.is_published(frame)
     assert not dying.is_out(frame)
-    stem = dying.write_tables(frame, recognition)
+    stem = dying.file(frame, dying.publish(frame, recognition))
     assert not finished, "its overlay is still to be drawn, so it must come again should the process die now"
 
     living = Outlet(dying.files, ledger)
     assert living.is_published(frame)
     assert living.is_out(frame)
     assert not living.has_results(frame)
-    assert living.write_tables(frame, recognition) == stem
+    assert living.files.stem_of(frame) == stem
     living.write_overlay(stem, recognition)
 
     assert living.has_results(frame)

@@ -4,7 +4,7 @@ import errno
 import json
 from contextlib import closing
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from daemon.publish.files import FilePublisher
 from daemon.publish.outlet import Outlet
 from daemon.recognition.choice import ModelChoice, Offer
 from daemon.sources.source import Arrival
-from tests.daemon.staging import Feed, GatedRecogniser, Running, arrival_of, running, wait_for
+from tests.daemon.staging import PATIENCE_SECONDS, Feed, GatedRecogniser, Running, arrival_of, running, wait_for
 
 
 def names(source: str, *indices: int) -> list[str]:
@@ -125,6 +125,44 @@ def test_stopping_finishes_what_is_in_work_and_leaves_the_rest_as_if_it_had_neve
         assert run.pipeline.counts["skipped"] == len(published)
 
 
+def test_atoms_are_out_before_their_files_are_begun(
+    tmp_path: Path, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_write = Event()
+    write_tables = FilePublisher.write_tables
+
+    def write(files: FilePublisher, *arguments: Any) -> Path:
+        may_write.wait(PATIENCE_SECONDS)
+        return write_tables(files, *arguments)
+
+    monkeypatch.setattr(FilePublisher, "write_tables", write)
+    with running(tmp_path, GatedRecogniser(blob_model), camera="latest") as run:
+        run.feeds["camera"].send(0)
+        wait_for(lambda: run.published("camera") == ["camera0"])
+        assert not list((tmp_path / "results").glob("camera0*"))
+        run.feeds["camera"].send(1)
+        wait_for(lambda: run.published("camera") == ["camera0", "camera1"])
+        may_write.set()
+        wait_for(lambda: len(list((tmp_path / "results").glob("*.parquet"))) == 2)
+
+
+def test_a_result_whose_files_cannot_be_written_stays_published_and_is_told_of(
+    tmp_path: Path, blob_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = FullDisk("camera", monkeypatch)
+    with running(tmp_path, GatedRecogniser(blob_model), camera="latest") as run:
+        run.feeds["camera"].send(0)
+        wait_for(lambda: run.pipeline.counts["failed"] == 1)
+        wait_for(lambda: run.ledger.newest("event/camera") == 1)
+        (event,) = run.ledger.after("event/camera", 0)
+        assert "No space left on device" in event.header["error"]
+        assert run.published("camera") == ["camera0"]
+        assert set(states(tmp_path).values()) == {"published"}
+    disk.is_full = False
+    with running(tmp_path, GatedRecogniser(blob_model), camera="latest"):
+        assert not list((tmp_path / "results").glob("*.parquet")), "it was given up, not left to the next start"
+
+
 class FullDisk:
     """While it is full, tables of one source cannot be written."""
 
@@ -154,7 +192,7 @@ def test_a_source_that_waits_for_its_disk_fills_its_own_queues_only_and_nothing_
         run.feeds["other"].send(*range(20))
         wait_for(lambda: len(run.published("other")) == 20)
         assert run.feeds["camera"].taken < 20
-        assert run.published("camera") == []
+        assert run.published("camera") == ["camera0"], "it is out, and its files wait"
         disk.is_full = False
         wait_for(lambda: len(run.published("camera")) == 20)
         assert run.published("camera") == names("camera", *range(20))
