@@ -18,14 +18,19 @@ from daemon.recognition.scale import estimate_graphene_pixel_size
 LEAST_SITES = 10
 """Fewer say nothing about a lattice."""
 
+SITES_ASKED = 1000
+"""Or fewer, all over the frame: of more, each would cost time and tell nothing new."""
+
 LEAST_MEAN_PROBABILITY = 0.8
 
 BOND_TOLERANCE = 0.04
 NEIGHBOUR_REACH_BONDS = 1.3
 """Between the first (1) and second (1.73) neighbours of a honeycomb."""
 SHELL_REACH_BONDS = 2.25
+SITES_IN_SHELL = 12
+"""In a perfect sheet, within `SHELL_REACH_BONDS`."""
 LEAST_IN_SHELL = 10
-"""A site with this many others within `SHELL_REACH_BONDS` (12 in a perfect sheet) stands inside the sheet."""
+"""A site with this many others there stands inside the sheet."""
 LEAST_THREE_COORDINATED = 0.85
 """Share of a sheet's inner sites, however damaged it is."""
 LEAST_UNLIKE = 0.85
@@ -59,8 +64,6 @@ _Check = tuple[str, float | None, Range, str]
 PARTNER_TOLERANCE_ANGSTROM = 0.4
 COLUMN_REACH_ANGSTROM = 3.2
 """The farthest that neighbouring columns of fcc metals stand apart, seen along ⟨100⟩, ⟨110⟩ or ⟨111⟩, is 2.9 Å."""
-COLUMNS_ASKED = 1000
-"""Or fewer, all over the frame: of more, each would cost time and tell nothing new."""
 LEAST_WITH_PARTNER = 0.3
 """Share of columns that stand in line between two neighbours: 0.45 in clusters of a dozen, to 1; in noise 0.1."""
 
@@ -163,37 +166,50 @@ def _scale_hint(subject: Frame | FocalSeries, calibration: Calibration, manifest
 
 @dataclass(frozen=True)
 class _Neighbours:
-    """Sites that stand close to each other in a sheet.
+    """Sites of a sheet, `SITES_ASKED` of them or fewer, and what stands close to each.
 
     Attributes:
-        sites: How many there are.
-        shell: Shape (pairs, 2), those within `SHELL_REACH_BONDS` of each other.
-        bonds: Shape (bonds, 2), those of them that are as close as a bond.
+        coordination: Shape (asked,), how many are as close as a bond.
+        is_inside: Shape (asked,), whether it stands inside the sheet.
+        bonds: Shape (bonds, 2), the sites at both ends.
         lengths: Shape (bonds,), in Å.
     """
 
-    sites: int
-    shell: NDArray[np.intp]
+    coordination: NDArray[np.intp]
+    is_inside: NDArray[np.bool_]
     bonds: NDArray[np.intp]
     lengths: NDArray[np.floating]
 
     @classmethod
     def of(cls, positions: NDArray[np.floating], sheet: _Honeycomb) -> "_Neighbours":
-        shell = cKDTree(positions).query_pairs(SHELL_REACH_BONDS * sheet.bond_angstrom, output_type="ndarray")
-        one, other = np.ascontiguousarray(shell.T)
-        distances = np.hypot(*(axis[one] - axis[other] for axis in np.ascontiguousarray(positions.T)))
+        asked = _asked(len(positions))
+        # A tree that is not balanced is built in half of the time, and here no slower to ask.
+        tree = cKDTree(positions, compact_nodes=False, balanced_tree=False)
+        distances, neighbours = tree.query(
+            positions[asked], k=1 + SITES_IN_SHELL, distance_upper_bound=SHELL_REACH_BONDS * sheet.bond_angstrom
+        )
+        distances, neighbours = distances[:, 1:], neighbours[:, 1:]  # the nearest to a site is the site itself
         are_bonds = distances <= NEIGHBOUR_REACH_BONDS * sheet.bond_angstrom
-        return cls(len(positions), shell, shell[are_bonds], distances[are_bonds])
+        coordination = are_bonds.sum(axis=1)
+        return cls(
+            coordination=coordination,
+            is_inside=np.isfinite(distances).sum(axis=1) >= LEAST_IN_SHELL,
+            bonds=np.stack([np.repeat(asked, coordination), neighbours[are_bonds]], axis=1),
+            lengths=distances[are_bonds],
+        )
+
+
+def _asked(sites: int) -> NDArray[np.intp]:
+    """Shape (asked,): indices of so many sites, all over the frame, that more would tell nothing new."""
+    return np.arange(0, sites, 1 + sites // SITES_ASKED)
 
 
 def _judge_sheet(neighbours: _Neighbours, calibration: Calibration, sheet: _Honeycomb) -> list[str]:
-    lengths = neighbours.lengths
-    if len(lengths) < LEAST_SITES:
+    lengths, inside = neighbours.lengths, neighbours.is_inside
+    if len(lengths) < 2 * LEAST_SITES:  # each is seen from both of its ends
         return ["The atoms found are no sheet: hardly any two are as close as a bond. Is the pixel size right?"]
-    coordination = np.bincount(neighbours.bonds.ravel(), minlength=neighbours.sites)
-    inside = np.bincount(neighbours.shell.ravel(), minlength=neighbours.sites) >= LEAST_IN_SHELL
     bond, spread = float(np.median(lengths)), float(lengths.std())
-    share = float(np.mean(coordination[inside] == 3)) if inside.any() else 0.0
+    share = float(np.mean(neighbours.coordination[inside] == 3)) if inside.any() else 0.0
 
     warnings = []
     if abs(bond / sheet.bond_angstrom - 1) > BOND_TOLERANCE:
@@ -229,7 +245,8 @@ def _judge_elements(neighbours: _Neighbours, peaks: Peaks, manifest: Manifest) -
 def _judge_columns(positions: NDArray[np.floating], calibration: Calibration) -> list[str]:
     tree = cKDTree(positions)
     pairs = tree.query_pairs(COLUMN_REACH_ANGSTROM, output_type="ndarray")
-    is_asked = np.arange(len(positions)) % (1 + len(positions) // COLUMNS_ASKED) == 0
+    is_asked = np.zeros(len(positions), bool)
+    is_asked[_asked(len(positions))] = True
     site, neighbour = np.concatenate([pairs, pairs[:, ::-1]])[is_asked[pairs].ravel(order="F")].T
     distance, _ = tree.query(2 * positions[site] - positions[neighbour])
     in_line = np.zeros(len(positions), bool)

@@ -8,6 +8,7 @@ Methods 18, 1082, 2021), from single-molecule microscopy.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import cv2
@@ -101,18 +102,20 @@ def _sites(
         Rows and columns, each of shape (n,), in order; and the shares of each site's 3 × 3 cells, (classes, 9, n).
     """
     left, total = np.pad(occupancy, PADDING), np.pad(occupancy.sum(axis=0), 1)
-    row, column = np.ogrid[: occupancy.shape[1], : occupancy.shape[2]]
-    tie_break = np.pad((1e-6 * ((5 * row + column) % 25)).astype(np.float32), 1)
-    places = np.pad(offsets + np.stack(np.broadcast_arrays(column, row)).astype(np.float32), PADDING)
+    cells_xy, tie_break = _grid(*occupancy.shape[1:])
+    places = np.pad(offsets + cells_xy, PADDING)
     is_free = np.pad(np.ones(occupancy.shape[1:], np.uint8), 1)
     sites, shares = [np.zeros(0, np.intp)], [np.zeros((len(occupancy), 9, 0), np.float32)]
     while True:
         window = cv2.boxFilter(total, -1, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        may_be_site = (window >= lowest_probability) & (is_free > 0)
+        if not may_be_site.any():
+            break
         # Weighted towards the middle, so that the cell between two neighbouring sites does not outrank both. A step too
         # small to matter, different for all 25 cells of a neighbourhood, decides between equals.
         ranking = cv2.sepFilter2D(total, -1, CENTRE_WEIGHTS, CENTRE_WEIGHTS, borderType=cv2.BORDER_CONSTANT)
         ranking = (ranking + tie_break) * is_free
-        is_site = (ranking == cv2.dilate(ranking, RIVALS)) & (is_free > 0) & (window >= lowest_probability)
+        is_site = may_be_site & (ranking == cv2.dilate(ranking, RIVALS))
         found = np.flatnonzero(is_site)
         if not len(found):
             break
@@ -128,6 +131,17 @@ def _sites(
     order = np.argsort(np.concatenate(sites))
     rows, columns = np.divmod(np.concatenate(sites)[order], total.shape[1])
     return rows - 1, columns - 1, np.concatenate(shares, axis=2)[:, :, order]
+
+
+@lru_cache(maxsize=4)
+def _grid(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Column and row of each cell, shape (2, height, width), and the padded step that decides between equals."""
+    row, column = np.ogrid[:height, :width]
+    cells_xy = np.stack(np.broadcast_arrays(column, row)).astype(np.float32)
+    tie_break = np.pad((1e-6 * ((5 * row + column) % 25)).astype(np.float32), 1)
+    for shared in (cells_xy, tie_break):
+        shared.flags.writeable = False
+    return cells_xy, tie_break
 
 
 def _cells_around(cells: NDArray[np.intp], width: int) -> NDArray[np.intp]:
