@@ -12,6 +12,7 @@ vectors, and holds particles by their outlines. What is found is then refined wi
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,18 +66,20 @@ def measure_drift(series: FocalSeries, pixel_size_angstrom: float) -> Drift:
     looks = look(comparison, kinds_of_lenses(*told), shared)
     lens = fitting_lens(lenses, comparison, _best(looks).shifts_angstrom)
     looks += look(comparison, lenses[lens][None], shared)
-    if _second(looks, comparison.grid)[0] < LEAST_LEAD:
+    second = _second(looks, comparison.grid)
+    if second.lead < LEAST_LEAD:
         agreement = defect_agreement(comparison, possible_transfers(*told)[lens])
         # Chance strays far where there are few defects or none, and must not put one sublattice on the other.
         possible = _best(looks).fits[0].score - LEAST_LEAD
         chosen = [each.told(agreement, possible, comparison.grid) for each in looks]
         looks = [each for each in chosen if each is not None] or looks
+        second = _second(looks, comparison.grid)
     shifts = _best(looks).shifts_angstrom
     lens = fitting_lens(lenses, comparison, shifts)
     drift = np.zeros((3, 2))
     drift[order[1:]] = look_closely(comparison, lenses[lens], shifts)
 
-    warnings = _doubts(looks, drift, comparison.grid)
+    warnings = _doubts(second, drift)
     if (extent := min(series.reference.pixels.shape) * pixel_size_angstrom) < LEAST_FRAME_ANGSTROM:
         warnings.insert(0, f"Alignment is doubtful: frames of {extent:.0f} Å are too small to follow a drift.")
     return Drift(drift, warnings)
@@ -86,15 +89,28 @@ def _best(looks: Sequence[Look]) -> Look:
     return max(looks, key=lambda each: each.fits[0].score)
 
 
-def _second(looks: Sequence[Look], grid: Grid) -> tuple[float, float]:
-    """The lead of the best fit over the best of those that are another answer, and how far apart they are, in Å."""
+class _Second(NamedTuple):
+    """The best of the fits that are another answer than the best one.
+
+    Attributes:
+        lead: Of the best over it.
+        apart_angstrom: How far they are apart.
+    """
+
+    lead: float
+    apart_angstrom: float
+
+
+def _second(looks: Sequence[Look], grid: Grid) -> _Second:
     best = _best(looks).fits[0]
     others = (fit for each in looks for fit in each.fits if _distance_angstrom(fit, best, grid) > OTHER_FIT_ANGSTROM)
     second = max(others, default=None)
-    return (np.inf, 0.0) if second is None else (best.score - second.score, _distance_angstrom(second, best, grid))
+    if second is None:
+        return _Second(np.inf, 0.0)
+    return _Second(best.score - second.score, _distance_angstrom(second, best, grid))
 
 
-def _doubts(looks: Sequence[Look], drift_angstrom: NDArray[np.float64], grid: Grid) -> list[str]:
+def _doubts(second: _Second, drift_angstrom: NDArray[np.float64]) -> list[str]:
     warnings = []
     largest = float(np.linalg.norm(drift_angstrom, axis=1).max())
     if largest > LARGEST_DRIFT_ANGSTROM:
@@ -102,12 +118,11 @@ def _doubts(looks: Sequence[Look], drift_angstrom: NDArray[np.float64], grid: Gr
             f"Alignment is doubtful: a drift of {largest:.0f} Å was found, and up to {LARGEST_DRIFT_ANGSTROM:.0f} Å is "
             "looked for. Let the stage settle, or take the frames faster."
         )
-    lead, apart = _second(looks, grid)
-    if lead < LEAST_LEAD:
+    if second.lead < LEAST_LEAD:
         warnings.append(
-            f"Alignment is doubtful: a drift that differs by {apart:.1f} Å fits nearly as well. More dose, or an area "
-            "with an edge, defects or dirt in it, would help: a perfect lattice looks the same after a shift by a "
-            "lattice vector. Or the specimen changed between the frames, or one shows another area."
+            f"Alignment is doubtful: a drift that differs by {second.apart_angstrom:.1f} Å fits nearly as well. "
+            "More dose, or an area with an edge, defects or dirt in it, would help: a perfect lattice looks the same "
+            "after a shift by a lattice vector. Or the specimen changed between the frames, or one shows another area."
         )
     return warnings
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from daemon.series.looks import Comparison
 from daemon.series.shifts import ShiftMaps
-from daemon.series.spectra import BAND, PAIRS, WORKERS, cross_spectra
+from daemon.series.spectra import BAND, PAIRS, REACHES, WORKERS, cross_spectra
 
 STANDS_OUT = 2.0
 """Standard deviations of noise."""
@@ -54,7 +54,7 @@ def defect_agreement(comparison: Comparison, transfer: NDArray[np.float32]) -> S
     agreement = grid.invert(cross_spectra(spectra))
     power = np.square(outstanding).sum(axis=(1, 2))
     maps = []
-    for (one, other), each, times in zip(PAIRS, agreement, (1, 1, 2), strict=True):
+    for (one, other), each, times in zip(PAIRS, agreement, REACHES, strict=True):
         by_chance = np.sqrt(power[one] * power[other] / outstanding[0][inner].size)
         highest_near = cv2.dilate(comparison.around_zero(each, times), NEAR)
         maps.append(highest_near / np.float32(max(by_chance, 1e-20)))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from daemon.series.lenses import Contrasts
 from daemon.series.overlap import shared_contrast
 from daemon.series.shifts import Fit, Map, ShiftMaps, find_fits, subpixel
-from daemon.series.spectra import Grid, Image, Spectrum, coarse, cross_spectra, grid_around, whiten
+from daemon.series.spectra import REACHES, Grid, Image, Spectrum, coarse, cross_spectra, grid_around, whiten
 
 SEARCHED_ANGSTROM = 23.0
 
@@ -135,7 +135,7 @@ def _correlations(
     """For each lens three maps, in standard deviations of what random phases give; zero shift in the middle of each."""
     correlations = comparison.grid.invert(weighted)
     noise = np.sqrt(2 * np.einsum("lpr,pr->lp", contrasts**2, power)) / correlations[0, 0].size
-    places = [np.ix_(*(np.arange(-times * most, times * most + 1) for most in comparison.reach)) for times in (1, 1, 2)]
+    places = [np.ix_(*(np.arange(-times * most, times * most + 1) for most in comparison.reach)) for times in REACHES]
     return [
         [
             correlation[place] / np.float32(max(deviation, 1e-20))
@@ -166,7 +166,7 @@ def look_closely(
     """The shifts near these that fit best, lattices at their full strength."""
     grid, maps = comparison.grid, []
     weighted = comparison.complete * contrast.take(grid.ring, axis=1)
-    for spectrum, (x, y), times in zip(weighted, _of_pairs(shifts_angstrom), (1, 1, 2), strict=True):
+    for spectrum, (x, y), times in zip(weighted, _of_pairs(shifts_angstrom), REACHES, strict=True):
         steps = np.arange(-times * FINE_STEPS, times * FINE_STEPS + 1) * FINE_STEP_ANGSTROM
         along_x, along_y = _waves(np.asarray(grid.x), x + steps[:, None]), _waves(grid.y, y + steps[:, None])
         maps.append((along_y @ (spectrum @ along_x.T)).real)

@@ -54,6 +54,9 @@ such short steps, made it slower."""
 PAIRS = ((0, 1), (0, 2), (1, 2))
 """Of frames of which the first in time is number 0."""
 
+REACHES = (1, 1, 2)
+"""How far the frames of each pair may be apart, of how far each may be from the first."""
+
 
 @dataclass(frozen=True)
 class Grid:

@@ -176,7 +176,7 @@ def test_a_heartbeat_tells_how_each_source_is(live: Live, tmp_path: Path, write_
         ((model, backend),) = camera["models"].items()
         assert model == "blobs"
         assert "CPU" in backend
-        assert camera["waiting"] == dict.fromkeys(("prepare", "infer", "decode", "publish", "draw"), 0)
+        assert camera["waiting"] == dict.fromkeys(("prepare", "infer", "decode", "publish", "file", "draw"), 0)
 
         with zmq.Context() as context, context.socket(zmq.PUSH) as sender:
             sender.linger = 0
