@@ -116,7 +116,7 @@ class Pipeline:
             OSError: They cannot be written.
         """
         if filed := self._outlet.file_what_was_left():
-            log.info("%d results that an earlier run published now have their files", filed)
+            log.info("results that an earlier run published have their files now: %d", filed)
         self._drawing.start()
         for stage in self._stages:
             stage.start()

@@ -1,6 +1,7 @@
 """`hrtemd replay`: recorded frames, sent as a camera would."""
 
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -62,14 +63,15 @@ def replay(
 ) -> None:  # fmt: skip
     """Send recorded frames as a camera would.
 
-    What sidecars say of frames rides along. Each pass over the files is one series. Ctrl-C ends it.
+    What sidecars say of frames rides along. Each pass over the files is one series, and focal series that sidecars name
+    get another name in each. Ctrl-C ends it.
     """
     from random import Random
 
     from daemon.keys import keys_for
     from daemon.readers import frame_files
     from daemon.sources.formats import FORMATS
-    from daemon.sources.replay import Pace, camera, play, shots_from
+    from daemon.sources.replay import Pace, camera, play, shots_from, taken_again
     from daemon.sources.simulator import Faults
 
     keys = keys_for(binds=bind, secret=secret_key, allowed=allowed_keys, server=server_key)
@@ -85,8 +87,10 @@ def replay(
 
     def passes() -> Iterator[Iterable["Shot"]]:
         yield shots_from(files, say_once)
-        while loop and (sent or not unread):  # where no file can be read, none can in the next pass
-            yield shots_from(files, say_once)
+        for times in count(1):
+            if not loop or (unread and not sent):  # where no file can be read, none can in the next pass
+                return
+            yield taken_again(shots_from(files, say_once), times)
 
     simulator, chance, sent = FORMATS[format_name].simulator(), Random(seed), 0
     faults = Faults(drop, corrupt, abort_after, no_start)

@@ -187,7 +187,8 @@ class Outlet:
         header = event_header(failure.source, {"origin": failure.origin, "error": sentence})
         topic = topic_of(EVENT, failure.source)
         if arrival is None:
-            self._settle(self._ledger.post(topic, header, b""))
+            noted = None if failure.frame_id is None else (failure.source, failure.frame_id)
+            self._settle(self._ledger.post(topic, header, b"", frame=noted, state="failed"))
             return
         frame_id = arrival.subject.frame_id
         named = header | {"frame_id": frame_id}

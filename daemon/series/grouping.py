@@ -106,7 +106,7 @@ class Grouping:
         except FrameError as error:
             self._drops.add(self._source, UNPLACED)
             self._given_up += arrival.frame_ids
-            yield Failure(self._source, arrival.origin, error)
+            yield _failed(arrival, error)
             return
         key, label = membership.key, content_of(frame) if membership.place is None else membership.place
         if self._ended.get(key, {}).get(label) == identity_of(frame):
@@ -190,7 +190,7 @@ class Grouping:
             subject = focal_series(frames, self._source, series.name, self._ranges(frames[0]))
         except HrtemdError as error:
             self._given_up += members
-            return Failure(self._source, arrivals[0].origin, error)
+            return _failed(arrivals[0], error)
         return Arrival(
             source=self._source,
             origin=arrivals[0].origin,
@@ -217,7 +217,7 @@ class Grouping:
                 f"The series {membership.name} has {membership.length} frames, more than the {LONGEST_SERIES} of which "
                 f"the best {FRAMES} can be chosen; give fewer."
             )
-            yield Failure(self._source, arrival.origin, FrameError(sentence))
+            yield _failed(arrival, FrameError(sentence))
         self._remember(membership.key, {})
 
     def _give_up_overdue(self) -> Iterator[Failure]:
@@ -255,7 +255,12 @@ class Grouping:
     def _failure(self, arrivals: Sequence[Arrival], why: str, sentence: str) -> Failure:
         self._drops.add(self._source, why, len(arrivals))
         self._given_up += [frame_id for arrival in arrivals for frame_id in arrival.frame_ids]
-        return Failure(self._source, arrivals[0].origin, FrameError(sentence))
+        return _failed(arrivals[0], FrameError(sentence))
+
+
+def _failed(arrival: Arrival, error: Exception) -> Failure:
+    """What becomes of a frame without a series, or of a series, which the ledger knows by its first frame."""
+    return Failure(arrival.source, arrival.origin, error, arrival.subject.frame_id)
 
 
 class GroupedSource:

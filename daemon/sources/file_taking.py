@@ -9,7 +9,7 @@ from daemon.errors import FrameError
 from daemon.readers import Extent, ReadLimits, extent_of, may_grow, parts_of
 from daemon.sources.candidates import Candidate
 from daemon.sources.growing_stack import STALL_SECONDS, GrowingStack
-from daemon.sources.image_file import arrivals_from, changed_at
+from daemon.sources.image_file import arrivals_from, changed_at, unreadable
 from daemon.sources.source import Arrival, Failure
 
 RETRY_SECONDS = (0.5, 1.0, 2.0)
@@ -93,7 +93,7 @@ class FileTaking:
             return None
         if now < candidate.settled_at + STALL_SECONDS:
             return replace(candidate, due=candidate.settled_at + STALL_SECONDS)
-        yield Failure(self._source, str(path), _cut_short(path, extent))
+        yield unreadable(path, self._source, _cut_short(path, extent))
         return None
 
     def _may_be_taken(self, stack: GrowingStack, extent: Extent, stands_still: bool) -> bool:
@@ -118,7 +118,7 @@ class FileTaking:
                 return _again(candidate, stack)
             if str(error) != stack.complaint:  # the same of every image, while there are more and more of them
                 stack.complaint = str(error)
-                yield Failure(self._source, str(path), error)
+                yield unreadable(path, self._source, error)
         return None
 
     def _take_whole(self, path: Path, candidate: Candidate, delivered: set[str]) -> Taking:
@@ -132,7 +132,7 @@ class FileTaking:
                     delivered.add(outcome.subject.frame_id)
                     yield outcome
         except Exception as error:
-            failures.append(Failure(self._source, str(path), error))
+            failures.append(unreadable(path, self._source, error))
         if failures and candidate.attempts < len(RETRY_SECONDS):
             due = monotonic() + RETRY_SECONDS[candidate.attempts]
             return replace(candidate, due=due, attempts=candidate.attempts + 1)

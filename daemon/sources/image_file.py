@@ -22,6 +22,11 @@ def changed_at(*files: Path) -> float:
     return newest
 
 
+def unreadable(path: Path, source: str, error: Exception) -> Failure:
+    """A file, or an image of one, that is no frame."""
+    return Failure(source, str(path), error, frame_id=f"unreadable/{path}")
+
+
 def arrivals_from(
     path: Path,
     *,
@@ -58,6 +63,6 @@ def arrivals_from(
             return
         read_ms = 1e3 * (perf_counter() - started)
         if isinstance(frame, FrameError):
-            yield Failure(source, str(path), frame)
+            yield unreadable(path, source, frame)
         else:
             yield Arrival(source, str(path.resolve()), frame, read_ms, folder, resumed, described_at)

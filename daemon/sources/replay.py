@@ -112,6 +112,13 @@ def shots_from(files: Iterable[Path], say: Callable[[str], None]) -> Iterator[Sh
             say(str(error))
 
 
+def taken_again(shots: Iterable[Shot], times: int) -> Iterator[Shot]:
+    """Give each series that the frames name a name of its own: a camera that takes it again takes another one."""
+    for pixels, keys in shots:
+        named = {"series_id": f"{keys['series_id']} ({times + 1})"} if "series_id" in keys else {}
+        yield Shot(pixels, keys | named)
+
+
 def play(
     camera: Camera,
     simulator: Simulator,

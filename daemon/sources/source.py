@@ -45,11 +45,19 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Failure:
-    """Something that should have been a frame and is not, or a source in trouble."""
+    """Something that should have been a frame and is not, or a source in trouble.
+
+    Attributes:
+        source: Its name.
+        origin: Where it came from.
+        error: Says what is wrong.
+        frame_id: What the ledger notes it as; None for what is no frame or file, and has no history.
+    """
 
     source: str
     origin: str
     error: Exception
+    frame_id: str | None = None
 
 
 class Source(Protocol):

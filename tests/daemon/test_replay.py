@@ -97,6 +97,8 @@ def test_it_loops_until_it_is_stopped(play: Play, recorded: Path, format_name: s
     assert values_in(found)[:8] == [1, 2, 3, 1, 2, 3, 1, 2]
     assert sentences_in(found) == []
     assert len({arrival.subject.frame_id for arrival in frames_in(found)}) == 8
+    series = [arrival.subject.acquisition.series_id for arrival in frames_in(found)[:8]]  # type: ignore[union-attr]
+    assert series[2::3] == ["b", "b (2)"], "a focal series that is taken again is another one"
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert "stopped\n" in said

@@ -54,6 +54,9 @@ class Daemon:
     def wait_for_results(self, *stems: str) -> None:
         self.wait_for(lambda: all((self.results / f"{stem}.overlay.png").exists() for stem in stems))
 
+    def wait_for_table(self, stem: str) -> None:
+        self.wait_for((self.results / f"{stem}.atoms.parquet").exists)
+
     def count(self, stem: str) -> int:
         rows: int = read_parquet(self.results / f"{stem}.atoms.parquet").num_rows
         return rows
@@ -101,6 +104,7 @@ def test_frames_become_tables_errors_become_events_and_restarts_do_nothing_twice
     assert event["origin"] == str(daemon.incoming / "torn.npy")
     assert "cut short" in event["error"]
     assert not list(daemon.results.glob("torn*"))
+    assert daemon.state_of("torn") == "failed"
     log = daemon.log.read_text()
     assert "camera: renamed: 3 columns in" in log
     assert "stopped: 4 analysed, 1 failed" in log
@@ -185,6 +189,27 @@ def test_results_that_a_dying_daemon_wrote_and_did_not_number_are_published_by_t
     assert "stopped: 0 analysed" in daemon.log.read_text()
     with closing(sqlite3.connect(ledger)) as connection:
         assert connection.execute("SELECT topic FROM messages").fetchall() == [("atoms/camera",)]
+
+
+def test_results_that_a_dying_daemon_sent_and_did_not_write_are_written_by_the_next(
+    daemon: Daemon, write_frame: WriteFrame
+) -> None:
+    daemon.configure(top="[publish.files]\noverlays = false")
+    write_frame(daemon.incoming / "day" / "frame.npy", blobs=3)
+    daemon.start()
+    daemon.wait_for_table("day/frame")
+    assert daemon.stop() == 0
+    written = {path.name: path.read_bytes() for path in (daemon.results / "day").iterdir()}
+    for name in written:
+        (daemon.results / "day" / name).unlink()
+    with closing(sqlite3.connect(daemon.results / "ledger.sqlite")) as connection, connection:
+        connection.execute("INSERT INTO not_filed VALUES ('atoms/camera', 1, 'day')")
+
+    daemon.start()
+    daemon.wait_for(lambda: "results that an earlier run published have their files now: 1" in daemon.log.read_text())
+    assert daemon.stop() == 0
+    assert "stopped: 0 analysed, 0 failed" in daemon.log.read_text()
+    assert {path.name: path.read_bytes() for path in (daemon.results / "day").iterdir()} == written
 
 
 def test_the_model_is_chosen_by_what_a_frame_s_sidecar_tells(

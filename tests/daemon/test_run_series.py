@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from daemon.atoms import header_of, read_parquet
 from daemon.cli import main
+from daemon.ledger import read_history
 
 WriteFrame = Callable[..., Path]
 PATIENCE_SECONDS = 120.0  # the machine may be busy
@@ -114,6 +115,9 @@ def test_series_are_analysed_once_and_what_was_incomplete_after_the_missing_fram
         "The series late is incomplete: of its 3 frames 1 is missing (index 1), and nothing"
     )
     assert "stopped: 1 analysed, 1 failed, 0 had their results already; camera: 2 dropped (series incomplete" in log
+    ledger = laboratory.results / "ledger.sqlite"
+    (entry,) = read_history(ledger, source=None, state="failed", since=None, limit=9)
+    assert (entry.origin, entry.error) == (event["origin"], event["error"])
 
     # After a restart the missing frame completes its series, and nothing is done twice.
     laboratory.take("late", 1, blobs=4)
