@@ -215,11 +215,11 @@ def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | N
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
     training = Training(recipe)
-    # One core in three takes frames, the others learn; threads that outnumber cores wait for each other at every layer.
-    # Beside a GPU, which learns faster than a dozen cores take frames, all but one take them.
+    # Taking the frames of a focal series costs three times as much as learning from them, so nearly every core takes
+    # frames; processes that are ahead wait. The network's threads wait for each other at every layer: few are faster.
     cores = os.cpu_count() or 2
-    loader_processes = max(1, cores - 1 if training.device.type == "cuda" else cores // 3)
-    torch.set_num_threads(max(1, cores - loader_processes))
+    loader_processes = max(1, cores - 1 if training.device.type == "cuda" else math.ceil(0.75 * cores))
+    torch.set_num_threads(max(1, cores // 2))
     if checkpoint.exists():
         training.load(checkpoint)
     elif start is not None:
