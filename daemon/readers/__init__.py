@@ -1,11 +1,11 @@
 """Image files -> frames: every vendor's format, calibrated in Å, or one sentence that says why not."""
 
 from daemon.readers.files import (
-    SCREEN_PICTURES,
     SUFFIXES,
     frame_files,
     frames_read_from,
     frames_within,
+    is_screen_picture,
     may_hold_frames,
     parts_of,
 )
@@ -16,7 +16,6 @@ from daemon.readers.sidecar import Sidecar, parse_sidecar, read_sidecar
 
 __all__ = [
     "DEFAULT_LIMITS",
-    "SCREEN_PICTURES",
     "SUFFIXES",
     "Extent",
     "ReadLimits",
@@ -25,6 +24,7 @@ __all__ = [
     "frame_files",
     "frames_read_from",
     "frames_within",
+    "is_screen_picture",
     "may_grow",
     "may_hold_frames",
     "parse_sidecar",

@@ -10,7 +10,7 @@ from daemon.readers import plain, rosettasciio
 SUFFIXES = frozenset({*plain.READERS, *rosettasciio.PLUGINS})
 """The file endings read, in lower case."""
 
-SCREEN_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".webp"})
+_SCREEN_PICTURES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".webp"})
 """Endings of pictures made to be looked at: eight bits a pixel, often lossy. They are not read."""
 
 # TIA's `x.emi` describes the pixels in `x_1.ser`, `x_2.ser` ...; RosettaSciIO follows it to one digit, no further.
@@ -39,10 +39,21 @@ def frame_files(paths: Iterable[Path]) -> list[Path]:
     return [file for file in files if not _is_companion(file, emi_stems, frame_stems)]
 
 
-def frames_within(folder: Path, onerror: Callable[[OSError], None]) -> Iterator[Path]:
-    """Yield the frames of a folder and all below it, hidden ones left out, in no order; `onerror` as of `os.walk`."""
+def frames_within(
+    folder: Path, onerror: Callable[[OSError], None], on_picture: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
+    """Yield the frames of a folder and all below it, hidden ones left out, in no order.
+
+    Args:
+        folder: Where.
+        onerror: As of `os.walk`.
+        on_picture: Called with each picture for the screen among them.
+    """
     for parent, folders, names in os.walk(folder, onerror=onerror):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        if on_picture:
+            for name in filter(is_screen_picture, names):
+                on_picture(Path(parent, name))
         yield from _frames_among(names, Path(parent))
 
 
@@ -69,6 +80,11 @@ def may_hold_frames(name: str) -> bool:
     """Tell by a file's name alone; one of hrtemd's overlays or a temporary name (`x.tif.tmp`, `~x.tif`) does not."""
     name = name.lower()
     return Path(name).suffix in SUFFIXES and not name.startswith((".", "~")) and not name.endswith(".overlay.png")
+
+
+def is_screen_picture(name: str) -> bool:
+    """Tell by a file's name alone."""
+    return Path(name).suffix.lower() in _SCREEN_PICTURES
 
 
 def _is_folder(path: Path) -> bool:

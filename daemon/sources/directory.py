@@ -17,11 +17,11 @@ from daemon.drops import Drops
 from daemon.errors import FrameError
 from daemon.inbox import Policy
 from daemon.readers import (
-    SCREEN_PICTURES,
     SUFFIXES,
     ReadLimits,
     frames_read_from,
     frames_within,
+    is_screen_picture,
     may_grow,
     may_hold_frames,
     parts_of,
@@ -159,7 +159,7 @@ class DirectorySource:
                 parts.add(path)
             elif may_hold_frames(path.name) and self._takes(path):
                 self._note(path, self._signature(path), 0.0 if announcement.renamed_in else SETTLE_SECONDS)
-            elif path.suffix.lower() in SCREEN_PICTURES and self._takes(path):
+            elif is_screen_picture(path.name):
                 self._warn_of_picture(path)
         self._note_frames_read_from(parts)
         return folder_came
@@ -227,7 +227,7 @@ class DirectorySource:
     def _list(self) -> dict[Path, Signature]:
         """Return all image files as they stand now, and forget those that were taken away."""
         errors: list[OSError] = []
-        paths = set(filter(self._takes, frames_within(self._folder, errors.append)))
+        paths = set(filter(self._takes, frames_within(self._folder, errors.append, self._warn_of_picture)))
         for error in errors:
             self._warn_once(error)
         if not errors:
@@ -248,7 +248,7 @@ class DirectorySource:
     def _warn_of_picture(self, path: Path) -> None:
         """Tell once of each ending, or an operator whose program saves such files waits for atoms in vain."""
         ending = path.suffix.lower()
-        if ending not in self._warned_of:
+        if ending not in self._warned_of and self._takes(path):
             self._warned_of.add(ending)
             log.warning(
                 "%s: %s is passed over, as are all %s files: they do not hold the counts. Have frames saved in one of "

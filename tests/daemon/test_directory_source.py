@@ -42,6 +42,7 @@ def test_new_files_arrive_once_however_they_come(watching: Watching, tmp_path: P
 def test_pictures_for_the_screen_are_passed_over_and_told_of_once(
     watching: Watching, write_frame: WriteFrame, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (watching.folder / "before.webp").write_bytes(b"a picture that was there")
     watching.start()
     write_frame(watching.folder / "first.npy")
     watching.next()  # from here on the folder is watched
@@ -51,7 +52,11 @@ def test_pictures_for_the_screen_are_passed_over_and_told_of_once(
 
     assert watching.names(1) == ["last"]
     told = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
-    assert [message.split(" is passed over, as are all ")[1].split()[0] for message in told] == [".jpg", ".bmp"]
+    assert [message.split(" is passed over, as are all ")[1].split()[0] for message in told] == [
+        ".webp",
+        ".jpg",
+        ".bmp",
+    ]
 
 
 def test_a_sidecar_written_first_does_not_delay_a_frame_renamed_in(
