@@ -44,6 +44,8 @@ class Batch:
         near: Shape (batch, cells, cells): true where a site is in this cell or a neighbouring one.
         atoms: Shape (batch, cells, cells): atoms in the column of the nearest site where that is near and its atoms are
             counted, else 0.
+        smears: Shape (batch, 2, cells, cells): how far tilt smears the column of the nearest site along x and y, in Å;
+            NaN where none is near that has two atoms or more. Ignored sites tell it, too.
     """
 
     images: Tensor
@@ -52,6 +54,7 @@ class Batch:
     offsets: Tensor
     near: Tensor
     atoms: Tensor
+    smears: Tensor
 
     def to(self, device: torch.device) -> "Batch":
         """The same on another device."""
@@ -80,8 +83,10 @@ class Batches(Dataset[Batch]):
         exit_wave = self._exit_wave(rng)
         image, positions = self._frame(exit_wave, rng) if self.recipe.series is None else self._series(exit_wave, rng)
         image, positions = _crop(image, positions, patch, rng)
-        image, positions = _turn(image, positions, int(rng.integers(8)))
-        sites = Sites(positions, self._classes(exit_wave), self._counts(exit_wave), exit_wave.ignored)
+        symmetry = int(rng.integers(8))
+        image, positions = _turn(image, positions, symmetry)
+        smears = _turned(exit_wave.smears_angstrom, symmetry)
+        sites = Sites(positions, self._classes(exit_wave), self._counts(exit_wave), exit_wave.ignored, smears)
         return image, *targets(sites, patch // STRIDE, len(self.recipe.network.classes))
 
     def _frame(self, exit_wave: ExitWave, rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
@@ -159,6 +164,12 @@ def _turn(
     return np.ascontiguousarray(image), positions
 
 
+def _turned(vectors: NDArray[np.float32], symmetry: int) -> NDArray[np.float32]:
+    """Shape (n, 2): what vectors become under a symmetry of the square, see `_turn`."""
+    turned = vectors * np.array([-1 if symmetry & 1 else 1, -1 if symmetry & 2 else 1], np.float32)
+    return turned[:, ::-1] if symmetry & 4 else turned
+
+
 @dataclass(frozen=True)
 class Sites:
     """What stands in an input.
@@ -168,17 +179,17 @@ class Sites:
         classes: Shape (sites,), index of each site's class.
         counts: Shape (sites,), atoms, or 0 where they are not counted.
         ignored: Shape (sites,), true where no answer is right or wrong.
+        smears: Shape (sites, 2), along x and y in Å, or NaN.
     """
 
     positions: NDArray[np.float64]
     classes: NDArray[np.int64]
     counts: NDArray[np.int16]
     ignored: NDArray[np.bool_]
+    smears: NDArray[np.float32]
 
 
-def targets(
-    sites: Sites, cells: int, class_count: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_], NDArray[np.int64]]:
+def targets(sites: Sites, cells: int, class_count: int) -> tuple[NDArray[Any], ...]:
     """What the network should answer; see `Batch`.
 
     A site's unit of probability is shared between the four cells around it in proportion to nearness, so that the
@@ -190,6 +201,7 @@ def targets(
     near = np.zeros((cells, cells), bool)
     offsets = np.zeros((2, cells, cells), np.float32)
     atoms = np.zeros((cells, cells), np.int64)
+    smears = np.full((2, cells, cells), np.nan, np.float32)
 
     def cells_around(
         points: NDArray[np.float64], reach: int
@@ -202,6 +214,9 @@ def targets(
         inside = (rows >= 0) & (rows < cells) & (columns >= 0) & (columns < cells)
         return rows[inside], columns[inside], site[inside]
 
+    tilted = np.isfinite(sites.smears).all(axis=1)
+    rows, columns, site = cells_around(cell_positions[tilted], LABELLED_REACH_CELLS)
+    smears[:, rows, columns] = sites.smears[tilted][site].T
     rows, columns, _ = cells_around(cell_positions[sites.ignored], IGNORED_RADIUS_CELLS)
     weights[rows, columns] = 0
     labelled, labelled_classes = cell_positions[~sites.ignored], sites.classes[~sites.ignored]
@@ -220,4 +235,4 @@ def targets(
     occupied = shares[1:].sum(axis=0)
     shares[1:] /= np.maximum(occupied, 1)
     shares[0] = 1 - np.minimum(occupied, 1)
-    return shares, weights, offsets, near, atoms
+    return shares, weights, offsets, near, atoms, smears

@@ -127,6 +127,7 @@ def vacuum(side: int, sampling_angstrom: float, voltage_kv: float) -> ExitWave:
         species=(),
         ignored=np.zeros(0, bool),
         atom_counts=np.zeros(0, np.int16),
+        smears_angstrom=np.zeros((0, 2), np.float32),
         depth_angstrom=0.0,
     )
 

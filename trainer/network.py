@@ -12,6 +12,9 @@ from torch import Tensor, nn
 STRIDE = 2
 INPUT_MULTIPLE = 16
 GEOMETRY_CHANNELS = 3
+SMEAR_CHANNELS = 2
+SMEAR_LEVEL = 1
+"""Of the way up: coarse enough that the last level can count with it."""
 
 
 class Residual(nn.Module):
@@ -56,6 +59,7 @@ class SiteNetwork(nn.Module):
         classes: Kinds of site it tells apart.
         deepest_column: Atoms in the deepest column it counts, 0 for a network that does not count.
         hidden: Channels of the input that it does not get to see.
+        learns_smear: Also learn by how much tilt smears columns, see `heads_and_smear`.
         contrasts: Planes of contrast in the input, see `daemon.recognition.series_input`: 3 of a series, 0 of a single
             frame, whose contrast nobody tells.
         widths: Channels at strides 2, 4, 8 and 16.
@@ -71,6 +75,7 @@ class SiteNetwork(nn.Module):
         *,
         deepest_column: int = 0,
         hidden: Sequence[int] = (),
+        learns_smear: bool = False,
         contrasts: int = 0,
     ) -> None:
         super().__init__()
@@ -86,6 +91,7 @@ class SiteNetwork(nn.Module):
         )
         self.up = nn.ModuleList(nn.Conv2d(widths[i + 1], widths[i], 1) for i in range(len(widths) - 1))
         self.decoders = nn.ModuleList(Residual(width) for width in widths[:-1])
+        self.smear = nn.Conv2d(widths[SMEAR_LEVEL], SMEAR_CHANNELS, 1) if learns_smear else None
         self.logits = nn.Conv2d(widths[0], 1 + classes + deepest_column, 1)
         self.geometry = nn.Conv2d(widths[0], GEOMETRY_CHANNELS, 1)
         # Most cells are empty: starting from that belief spares the first hundreds of steps.
@@ -97,6 +103,15 @@ class SiteNetwork(nn.Module):
 
         Height and width must be multiples of 16. The channels are those of `daemon.recognition.peaks.find_peaks`.
         """
+        return self.heads_and_smear(images)[0]
+
+    def heads_and_smear(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The heads, and how far tilt smears columns along x and y, in Å: (batch, 2, height / 4, width / 4).
+
+        Nobody asks a finished network for the latter, and its package lacks it. In training it teaches what tells tilt
+        from thickness: both take contrast from a thick column, and only tilt does so in one direction.
+        """
+        smear = None
         images = images if self.shown is None else images * self.shown
         if self.contrasts:
             images = torch.cat([images, _relative_intensity(images, self.contrasts)], dim=1)
@@ -110,7 +125,9 @@ class SiteNetwork(nn.Module):
         for level in reversed(range(len(self.up))):
             upsampled = nn.functional.interpolate(self.up[level](features), scale_factor=2.0, mode="nearest")
             features = self.decoders[level](skips[level] + upsampled)
-        return torch.cat([self.logits(features), self.geometry(features)], dim=1)
+            if level == SMEAR_LEVEL and self.smear is not None:
+                smear = self.smear(features)
+        return torch.cat([self.logits(features), self.geometry(features)], dim=1), smear
 
     @property
     def receptive_field_pixels(self) -> int:

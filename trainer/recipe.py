@@ -104,6 +104,8 @@ class NetworkRecipe(_Section):
     classes: tuple[str, ...]
     deepest_column: Annotated[int, Field(ge=0)] = 0
     """Atoms in the deepest column that is counted; 0 for a network that does not count."""
+    learns_smear: bool = False
+    """Whether it also learns how far tilt smears columns, which its package does not tell: a teacher of counting."""
     widths: tuple[int, ...]
     depths: tuple[int, ...]
 

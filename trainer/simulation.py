@@ -77,6 +77,7 @@ class ExitWave:
         species: Name of each site.
         ignored: Shape (sites,), see `Specimen.site_ignored`.
         atom_counts: Shape (sites,).
+        smears_angstrom: Shape (sites, 2), see `Specimen.site_smears`.
         depth_angstrom: How far the sites lie before the plane of the wave, on average: from where the beam leaves each
             site's last atom. Lenses count their defocus from there, or a sheet with dirt behind it would be out of
             focus by the height of its dirt.
@@ -89,6 +90,7 @@ class ExitWave:
     species: tuple[str, ...]
     ignored: NDArray[np.bool_]
     atom_counts: NDArray[np.int16]
+    smears_angstrom: NDArray[np.float32]
     depth_angstrom: float
     later_waves: tuple[NDArray[np.complex64], ...] = ()
 
@@ -136,7 +138,8 @@ def simulate(
         positions_angstrom=still.site_positions().astype(np.float32),
         species=specimen.site_species,
         ignored=specimen.site_ignored,
-        atom_counts=specimen.site_atom_counts.astype(np.int16),
+        atom_counts=still.site_atom_counts.astype(np.int16),
+        smears_angstrom=still.site_smears().astype(np.float32),
         depth_angstrom=_depth(still),
         later_waves=tuple(waves[1:]),
     )
@@ -269,6 +272,7 @@ def _write(group: h5py.Group, exit_wave: ExitWave) -> None:
     group["species"] = np.array(exit_wave.species, dtype="S16")
     group["ignored"] = exit_wave.ignored
     group["atom_counts"] = exit_wave.atom_counts
+    group["smears_angstrom"] = exit_wave.smears_angstrom
     group.attrs["sampling_angstrom"] = exit_wave.sampling_angstrom
     group.attrs["voltage_kv"] = exit_wave.voltage_kv
     group.attrs["depth_angstrom"] = exit_wave.depth_angstrom
@@ -330,5 +334,6 @@ class WaveStore:
                 species=tuple(group["species"].asstr()[:]),
                 ignored=group["ignored"][:],
                 atom_counts=group["atom_counts"][:],
+                smears_angstrom=group["smears_angstrom"][:],
                 depth_angstrom=float(group.attrs["depth_angstrom"]),
             )

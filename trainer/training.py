@@ -38,6 +38,9 @@ GEOMETRY_WEIGHT = 0.05
 COUNT_WEIGHT = 1.0
 """Of the atoms in a column against its occupancy; both are per site."""
 
+SMEAR_WEIGHT = 2.0
+"""Of an Å by which the smear of a column is wrong."""
+
 
 @dataclass
 class Losses:
@@ -46,17 +49,19 @@ class Losses:
     occupancy: Tensor
     geometry: Tensor
     count: Tensor
+    smear: Tensor
 
     @property
     def total(self) -> Tensor:
         """The sum that is differentiated."""
-        return self.occupancy + GEOMETRY_WEIGHT * self.geometry + COUNT_WEIGHT * self.count
+        counted = COUNT_WEIGHT * self.count + SMEAR_WEIGHT * self.smear
+        return self.occupancy + GEOMETRY_WEIGHT * self.geometry + counted
 
 
-def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None) -> Losses:
+def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None, smear: Tensor | None = None) -> Losses:
     """Cross-entropy of the occupancy, and where there are sites that of their atoms and the positions' likelihood.
 
-    All are proper scores: at their optimum the network's probabilities and sigmas are the true ones. That holds with
+    These are proper scores: at their optimum the network's probabilities and sigmas are the true ones. That holds with
     weights too, since their logarithms are added to what the network says before it is compared with the weighted truth
     (as in Menon et al., Long-tail learning via logit adjustment, ICLR 2021).
 
@@ -64,6 +69,7 @@ def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None) -> 
         heads: What the network says.
         batch: What it should say.
         class_weights: Shape (1 + classes,), how many times nothing and each class count; once each by default.
+        smear: What it says of tilt, if it is asked; see `SiteNetwork.heads_and_smear`.
     """
     kinds = batch.shares.shape[1]
     weights = torch.ones(kinds, device=heads.device) if class_weights is None else class_weights
@@ -76,7 +82,7 @@ def losses(heads: Tensor, batch: Batch, class_weights: Tensor | None = None) -> 
     likelihood = squared * torch.exp(-2 * log_sigma) / 2 + 2 * log_sigma
     near = (batch.near & (batch.weights > 0)).float()
     geometry = (likelihood * near).sum() / near.sum().clamp(min=1)
-    return Losses(occupancy, geometry, _count_loss(heads[:, kinds:-3], batch))
+    return Losses(occupancy, geometry, _count_loss(heads[:, kinds:-3], batch), _smear_loss(smear, batch))
 
 
 def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
@@ -86,6 +92,16 @@ def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
     shares = (1 - batch.shares[:, 0]) * batch.weights * (batch.atoms > 0)
     entropy = nn.functional.cross_entropy(logits, (batch.atoms - 1).clamp(min=0), reduction="none")
     return (entropy * shares).sum() / shares.sum().clamp(min=1)
+
+
+def _smear_loss(smear: Tensor | None, batch: Batch) -> Tensor:
+    """By how many Å the smear of columns is wrong, on average over the cells where there is one."""
+    if smear is None:
+        return batch.smears.new_zeros(())
+    true = batch.smears[:, :, ::2, ::2]  # one in two cells along each axis is at the coarser level
+    is_told = true.isfinite()
+    wrong = torch.where(is_told, smear - true.nan_to_num(), 0.0).abs()
+    return wrong.sum() / is_told.sum().clamp(min=1)
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:
@@ -121,6 +137,7 @@ class Training:
             shape.depths,
             deepest_column=shape.deepest_column,
             hidden=_hidden_channels(recipe),
+            learns_smear=shape.learns_smear,
             contrasts=0 if recipe.series is None else FRAMES,
         )
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -149,8 +166,8 @@ class Training:
         batch = batch.to(self.device)
         images = batch.images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.computes_in_bf16):
-            heads = self.network(images)
-        result = losses(heads.float(), batch, self.class_weights)
+            heads, smear = self.network.heads_and_smear(images)
+        result = losses(heads.float(), batch, self.class_weights, None if smear is None else smear.float())
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe.training, self.step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -226,7 +243,7 @@ def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | N
         training.start_from(start)
     _forget_steps_after(training.step, folder / CURVE)
     started, saved = time.monotonic() - training.seconds, time.monotonic()
-    sums, count = torch.zeros(3, device=training.device), 0
+    sums, count = torch.zeros(4, device=training.device), 0
     for batch in tqdm(
         _batches(training, store, loader_processes),
         "training",
@@ -235,7 +252,7 @@ def train(recipe: Recipe, store: WaveStore, folder: Path, start: SiteNetwork | N
         unit="step",
     ):
         result = training.learn(batch)
-        sums += torch.stack([result.occupancy, result.geometry, result.count]).detach()
+        sums += torch.stack([result.occupancy, result.geometry, result.count, result.smear]).detach()
         count += 1
         training.seconds = time.monotonic() - started
         if training.step % 100 == 0:
@@ -261,12 +278,13 @@ def _batches(training: Training, store: WaveStore, loader_processes: int) -> Ite
     return iter(loader)
 
 
-def _log(folder: Path, training: Training, occupancy: float, geometry: float, count: float) -> None:
+def _log(folder: Path, training: Training, occupancy: float, geometry: float, count: float, smear: float) -> None:
     line = {
         "step": training.step,
         "occupancy": occupancy,
         "geometry": geometry,
         "count": count,
+        "smear": smear,
         "seconds": training.seconds,
     }
     with (folder / CURVE).open("a", encoding="utf-8") as file:

@@ -37,7 +37,7 @@ def unfold(package: ModelPackage, network: SiteNetwork, images: Iterable[Tensor]
     }
     normalisations = dict(_normalisations(network))
     for name, parameter in network.named_parameters():
-        if name.rpartition(".")[0] in normalisations.values():
+        if name.rpartition(".")[0] in {*normalisations.values(), "smear"}:  # which packages lack
             continue
         if name not in folded or folded[name].shape != parameter.shape:
             raise RecipeError(

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.recognition.peaks import find_peaks
-from trainer.batches import Sites, targets
+from trainer.batches import Sites, _turn, _turned, targets
 from trainer.network import STRIDE
 
 CELLS = 40
@@ -28,6 +28,7 @@ def sites_at(
     classes: np.ndarray | None = None,
     counts: np.ndarray | None = None,
     ignored: Sequence[bool] | None = None,
+    smears: np.ndarray | None = None,
 ) -> Sites:
     nothing = np.zeros(len(positions), int)
     return Sites(
@@ -35,6 +36,7 @@ def sites_at(
         nothing if classes is None else classes,
         (nothing if counts is None else counts).astype(np.int16),
         np.zeros(len(positions), bool) if ignored is None else np.array(ignored),
+        np.full((len(positions), 2), np.nan, np.float32) if smears is None else smears,
     )
 
 
@@ -66,7 +68,7 @@ def test_the_daemon_reads_what_the_trainer_teaches(positions: np.ndarray, class_
 def test_an_ignored_site_asks_for_no_answer() -> None:
     positions = np.array([[20.0, 20.0], [60.0, 60.0]])
 
-    shares, weights, _, near, _ = targets(sites_at(positions, ignored=[True, False]), CELLS, 1)
+    shares, weights, _, near, *_ = targets(sites_at(positions, ignored=[True, False]), CELLS, 1)
 
     assert weights[10, 10] == 0
     assert shares[1, 8:13, 8:13].sum() == 0
@@ -86,7 +88,7 @@ def test_a_labelled_site_beside_an_ignored_one_is_still_taught() -> None:
 
 
 def test_sites_outside_the_frame_are_left_out() -> None:
-    shares, _, _, near, atoms = targets(sites_at(np.array([[-50.0, 3.0], [900.0, 900.0]])), CELLS, 1)
+    shares, _, _, near, atoms, _ = targets(sites_at(np.array([[-50.0, 3.0], [900.0, 900.0]])), CELLS, 1)
 
     assert shares[0].min() == 1
     assert not near.any()
@@ -96,9 +98,33 @@ def test_sites_outside_the_frame_are_left_out() -> None:
 def test_columns_are_counted_around_each_of_them() -> None:
     positions = np.array([[20.0, 20.0], [60.0, 40.0]])
 
-    shares, *_, atoms = targets(sites_at(positions, counts=np.array([7, 0])), CELLS, 1)
+    shares, *_, atoms, _ = targets(sites_at(positions, counts=np.array([7, 0])), CELLS, 1)
 
     assert atoms[10, 10] == 7
     assert set(np.unique(atoms)) == {0, 7}
     assert atoms[shares[1] > 0].sum() > 7
     assert not atoms[18:23, 28:33].any()  # what is not counted asks for no count
+
+
+def test_smears_are_taught_of_ignored_columns_too_and_where_there_is_none_nothing_is() -> None:
+    positions = np.array([[20.0, 20.0], [40.0, 20.0], [60.0, 60.0]])
+    told = np.array([[0.3, -0.2], [0.5, 0.1], [np.nan, np.nan]], np.float32)
+
+    *_, smears = targets(sites_at(positions, ignored=[False, True, False], smears=told), CELLS, 1)
+
+    for index in (0, 1):
+        column, row = (positions[index] / STRIDE).astype(int)
+        np.testing.assert_array_equal(smears[:, row, column], told[index])
+    assert np.isfinite(smears[0]).sum() == 2 * 9
+
+
+@given(st.integers(0, 7), st.integers(0, 2**32 - 1))
+def test_vectors_turn_with_the_image(symmetry: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    start, vector = rng.uniform(5, 20, (4, 2)), rng.uniform(-3, 3, (4, 2)).astype(np.float32)
+    image = np.zeros((1, 32, 32), np.float32)
+
+    _, turned_start = _turn(image, start, symmetry)
+    _, turned_end = _turn(image, start + vector, symmetry)
+
+    np.testing.assert_allclose(_turned(vector, symmetry), turned_end - turned_start, atol=1e-5)

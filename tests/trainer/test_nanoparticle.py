@@ -19,7 +19,13 @@ from trainer.specimens.fcc import (
     twinned_block,
     zone_axis_frame,
 )
-from trainer.specimens.nanoparticle import label_columns, random_nanoparticle
+from trainer.specimens.nanoparticle import (
+    THICK_ATOMS,
+    label_columns,
+    random_gold_on_oxide,
+    random_nanoparticle,
+    random_thick_gold,
+)
 from trainer.specimens.oxide import OXIDES, oxide_block
 from trainer.specimens.specimen import Specimen
 
@@ -259,3 +265,30 @@ def test_slab_reaches_the_given_thickness() -> None:
     for seed in range(4):
         slab = random_slab(np.random.default_rng(seed), "Cu", SIZE, 25.0)
         assert np.ptp(slab.positions[:, 2]) == pytest.approx(25.0, abs=5.0)
+
+
+def test_smear_is_what_tilt_makes_of_a_column() -> None:
+    tilt_degrees = 2.0
+    specimen = label_columns([cube(tilt_degrees=tilt_degrees)], NO_FILM, SIZE)
+
+    smears = specimen.site_smears()
+
+    counts = specimen.site_atom_counts
+    full = counts == counts.max()
+    expected = -np.tan(np.deg2rad(tilt_degrees)) * (counts.max() - 1) * LATTICE
+    np.testing.assert_allclose(smears[full, 0], 0, atol=1e-6)
+    np.testing.assert_allclose(smears[full, 1], expected, rtol=1e-2)
+    assert np.isnan(smears[counts == 1]).all()
+
+
+def test_thick_gold_has_many_deep_columns() -> None:
+    for seed in range(4):
+        specimen = random_thick_gold(np.random.default_rng(seed), SIZE)
+        judged = of_species(specimen, "Au") & ~specimen.site_ignored
+        assert specimen.site_atom_counts[judged].mean() >= THICK_ATOMS
+
+
+def test_gold_on_oxide_always_has_oxide_and_mostly_gold() -> None:
+    drawn = [random_gold_on_oxide(np.random.default_rng(seed), SIZE) for seed in range(20)]
+    assert sum("support" in specimen.site_species for specimen in drawn) >= 18
+    assert 12 <= sum("Au" in specimen.site_species for specimen in drawn) < 20

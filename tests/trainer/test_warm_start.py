@@ -21,13 +21,16 @@ def recipe() -> Recipe:
     return Recipe.load(GRAPHENE).smoke()
 
 
+@pytest.mark.parametrize("learns_smear", [False, True])
 @torch.no_grad()
-def test_a_package_gives_back_the_network_it_was_made_of(smoke: Path, recipe: Recipe) -> None:
+def test_a_package_gives_back_the_network_it_was_made_of(smoke: Path, recipe: Recipe, *, learns_smear: bool) -> None:
     trained = Training(recipe)
     trained.load(smoke / "training" / "checkpoint.pt")
     images = Batches(recipe, WaveStore.open(smoke / "train", recipe.simulation.shards), seed=5)[0].images
 
-    unfolded = Workspace(recipe, smoke).network_of(ModelPackage.load(smoke / "package" / "graphene"))
+    shape = recipe.network.model_copy(update={"learns_smear": learns_smear})
+    workspace = Workspace(recipe.model_copy(update={"network": shape}), smoke)
+    unfolded = workspace.network_of(ModelPackage.load(smoke / "package" / "graphene"))
 
     expected = trained.average.eval()(images)
     assert torch.allclose(unfolded.eval()(images), expected, atol=1e-4 * float(expected.abs().max()))

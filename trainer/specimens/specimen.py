@@ -55,3 +55,23 @@ class Specimen:
         sums = [np.bincount(sites, axis, occupied) for axis in self.atoms.positions[labelled, :2].T]
         means = np.stack(sums, axis=1) / self.site_atom_counts[:occupied, None]
         return np.concatenate([means, self.vacant_positions])
+
+    def site_smears(self) -> NDArray[np.float64]:
+        """Shape (sites, 2): along x and y in Å, from the first to the last of its atoms, how far tilt smears a column.
+
+        Of a site of fewer than two atoms it is NaN.
+        """
+        labelled = self.site_of_atom >= 0
+        sites, count = self.site_of_atom[labelled], len(self.site_species)
+        x, y, z = self.atoms.positions[labelled].T
+        atoms = np.bincount(sites, minlength=count)
+        lowest, highest = np.full(count, np.inf), np.full(count, -np.inf)
+        np.minimum.at(lowest, sites, z)
+        np.maximum.at(highest, sites, z)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            depth = z - (np.bincount(sites, z, count) / atoms)[sites]
+            # The slope of a straight line through the atoms, times their extent.
+            slopes = [np.bincount(sites, depth * axis, count) / np.bincount(sites, depth**2, count) for axis in (x, y)]
+            smears = np.stack(slopes, axis=1) * (highest - lowest)[:, None]
+        smears[atoms < 2] = np.nan
+        return np.asarray(smears)
