@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from errno import EEXIST, EILSEQ, EINVAL, EISDIR, ENAMETOOLONG, ENOTDIR
-from threading import Condition, Event, Lock, Thread
+from threading import Condition, Event, Thread
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -21,8 +21,8 @@ from daemon.alerts import Alert, AlertWatch
 from daemon.atoms import found_in_words
 from daemon.drawing import Drawing
 from daemon.drops import Drops
-from daemon.errors import FrameError, beginning_with_file, explain, is_foreseen
-from daemon.event_limit import WITHHELD, EventLimit, Origin
+from daemon.errors import explain, is_foreseen
+from daemon.failures import Failures
 from daemon.frames import FocalSeries, Frame
 from daemon.inbox import Inbox, Job, Policy
 from daemon.publish.outlet import Outlet, Published
@@ -86,10 +86,8 @@ class Pipeline:
         self._sent_once = sent_once
         self._on_end = on_end
         self._stop = Event()
-        self._drops = drops
-        self._reporting = Lock()
-        self._limit = EventLimit(self._tell_of_withheld)
-        self._drawing = Drawing(outlet, policies, drops, self._report)
+        self._failures = Failures(outlet, drops, self._counts)
+        self._drawing = Drawing(outlet, policies, drops, self._failures.report)
         self._alone: tuple[str, str] | None = None
         changed = Condition()
         self._inbox: Inbox[Frame | FocalSeries] = Inbox(policies, drops, changed=changed)
@@ -135,7 +133,7 @@ class Pipeline:
             thread.join(_SECONDS_FOR_A_SOURCE_TO_STOP)
             if thread.is_alive():
                 log.warning("%s: did not stop reading in time, and is left behind", thread.name)
-        self._limit.close()
+        self._failures.close()
 
     @property
     def counts(self) -> Counter[str]:
@@ -159,12 +157,12 @@ class Pipeline:
             try:
                 for arrival in source.arrivals(self._stop):
                     if isinstance(arrival, Failure):
-                        self._report(arrival)
+                        self._failures.report(arrival)
                     elif arrival:
                         self._inbox.put(Job(arrival, arrival.subject, _waited_ms(arrival)))
                 break
             except Exception as error:
-                self._report(Failure(source.name, source.name, error))
+                self._failures.report(Failure(source.name, source.name, error))
             if monotonic() - started > _LONGEST_PAUSE_SECONDS:  # it worked for a while
                 pause_seconds = _SHORTEST_PAUSE_SECONDS
             self._stop.wait(pause_seconds)
@@ -205,7 +203,7 @@ class Pipeline:
             if watch and not is_only_drawn:  # else it was told when its table was published
                 self._tell(watch.of(arrival, recognition), arrival.source)
         except Exception as error:  # its result is out, and must not come twice
-            self._report(Failure(arrival.source, arrival.origin, error))
+            self._failures.report(Failure(arrival.source, arrival.origin, error))
         return _Out(recognition, published)
 
     def _file(self, job: Job["_Out"]) -> None:
@@ -221,10 +219,10 @@ class Pipeline:
             if isinstance(error, OSError) and self.is_mended_by_waiting(arrival, error):
                 raise
             # Its result is out, and stays so without its files.
-            self._report(Failure(arrival.source, arrival.origin, error))
+            self._failures.report(Failure(arrival.source, arrival.origin, error))
             if out.published is not None:
                 with suppress(OSError):  # at worst the next start writes them
-                    self._outlet.leave_unfiled(arrival, out.published)
+                    self._outlet.end_filing(arrival, out.published)
             self._outlet.finish(arrival)
 
     def _is_done(self, arrival: Arrival) -> bool:
@@ -268,10 +266,10 @@ class Pipeline:
         failure = Failure(arrival.source, arrival.origin, error)
         try:
             if self._outlet.is_out(arrival):  # its table is published and stays so; it gets no overlay
-                self._report(failure)
+                self._failures.report(failure)
                 self._outlet.finish(arrival)
             else:
-                self._report(failure, arrival)
+                self._failures.report(failure, arrival)
         except Exception:
             log.exception("%s: %s could not be given up", arrival.source, arrival.subject.name)
 
@@ -283,31 +281,6 @@ class Pipeline:
             unforeseen = None if is_foreseen(error) else error
             name = arrival.subject.name
             log.error("%s: %s stays in the ledger: %s", arrival.source, name, explain(error), exc_info=unforeseen)
-
-    def _report(self, failure: Failure, arrival: Arrival | None = None) -> None:
-        """Make an error known: in the log, and as an event; of a frame that was taken up, it is the end."""
-        sentence = explain(failure.error)
-        with self._reporting:
-            self._counts[failure.source]["failed"] += 1
-        if arrival is None and not self._limit.admits((failure.source, failure.origin), sentence):
-            self._drops.add(failure.source, WITHHELD)
-        else:
-            self._make_known(failure, sentence, arrival)
-
-    def _tell_of_withheld(self, origin: Origin, sentence: str) -> None:
-        self._make_known(Failure(*origin, FrameError(sentence)), sentence)
-
-    def _make_known(self, failure: Failure, sentence: str, arrival: Arrival | None = None) -> None:
-        traceback = None if is_foreseen(failure.error) else failure.error
-        log.error("%s: %s", failure.source, beginning_with_file(sentence, failure.origin), exc_info=traceback)
-        with self._reporting:
-            try:
-                self._outlet.write_failure(failure, sentence, arrival)
-            except Exception as error:
-                unforeseen = None if is_foreseen(error) else error
-                log.error("%s: the event was not written: %s", failure.source, explain(error), exc_info=unforeseen)
-                if arrival is not None:
-                    self._outlet.leave(arrival)
 
 
 def _waited_ms(arrival: Arrival) -> float:

@@ -121,7 +121,7 @@ class Outlet:
     def has_results(self, arrival: Arrival) -> bool:
         """Whether the result files of this very frame or series are there.
 
-        Those that were never numbered, because the process died or the ledger is another one, are published now.
+        Those that the ledger has not numbered, because it is another one or power failed, are published now.
         """
         if not self.files.has_results(arrival):
             return False
@@ -146,11 +146,11 @@ class Outlet:
             OSError: They cannot be written.
         """
         stem = self.files.write_tables(arrival, published.table)
-        self.leave_unfiled(arrival, published)
+        self.end_filing(arrival, published)
         return stem
 
-    def leave_unfiled(self, arrival: Arrival, published: Published) -> None:
-        """Note that no more files are to be written of a published result; its overlay is another matter."""
+    def end_filing(self, arrival: Arrival, published: Published) -> None:
+        """Note that the files of a published result are written, or never will be; its overlay is another matter."""
         self._ledger.filed(published.topic, published.sequence)
         if not self.files.overlays:
             self.finish(arrival)

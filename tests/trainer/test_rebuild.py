@@ -105,7 +105,7 @@ def test_batches_depend_on_seed_and_step_only(smoke: Path, recipe: Recipe) -> No
     first, again, other = Batches(recipe, store, 5)[7], Batches(recipe, store, 5)[7], Batches(recipe, store, 6)[7]
 
     for field in fields(Batch):
-        assert torch.equal(getattr(first, field.name), getattr(again, field.name))
+        assert torch.allclose(getattr(first, field.name), getattr(again, field.name), 0, 0, equal_nan=True)
     assert not torch.equal(first.images, other.images)
 
 
@@ -146,6 +146,27 @@ def test_the_losses_are_lowest_for_the_truth(smoke: Path, recipe: Recipe) -> Non
 
     assert losses(truth, batch).occupancy < losses(shifted, batch).occupancy
     assert losses(truth, batch).geometry < losses(shifted, batch).geometry
+
+
+def test_smear_is_learned_where_columns_tell_it(smoke: Path, recipe: Recipe) -> None:
+    batch = Batches(recipe, WaveStore.open(smoke / "train", 2), 1)[3]
+    cells = batch.near.shape[1]
+    smears = torch.full((len(batch.images), 2, cells, cells), torch.nan)
+    smears[:, 0, 4:12, 4:12], smears[:, 1, 4:12, 4:12] = 0.4, -0.2
+    batch = replace(batch, smears=smears)
+    heads = torch.zeros(len(batch.images), batch.shares.shape[1] + 3, cells, cells)
+    said = torch.randn(len(batch.images), 2, cells // 2, cells // 2)
+    said[:, :, 2:6, 2:6] = torch.tensor([0.4, 0.1])[:, None, None]
+
+    assert torch.isclose(losses(heads, batch, smear=said).smear, torch.tensor(0.15))
+    assert losses(heads, batch).smear == 0
+
+    shape = recipe.network.model_copy(update={"learns_smear": True})
+    training = Training(recipe.model_copy(update={"network": shape}))
+    before = float(training.learn(batch).smear.detach())
+    for _ in range(25):
+        result = training.learn(batch)
+    assert float(result.smear.detach()) < 0.7 * before
 
 
 def test_rare_classes_may_count_more_and_the_truth_stays_the_best_answer(smoke: Path, recipe: Recipe) -> None:
