@@ -12,7 +12,7 @@ from torch import Tensor, nn
 STRIDE = 2
 INPUT_MULTIPLE = 16
 GEOMETRY_CHANNELS = 3
-SMEAR_CHANNELS = 2
+SMEAR_CHANNELS = 3
 SMEAR_LEVEL = 1
 """Of the way up: coarse enough that the last level can count with it."""
 
@@ -106,7 +106,7 @@ class SiteNetwork(nn.Module):
         return self.heads_and_smear(images)[0]
 
     def heads_and_smear(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The heads, and how far tilt smears columns along x and y, in Å: (batch, 2, height / 4, width / 4).
+        """The heads, and how tilt smears columns: (batch, 3, height / 4, width / 4), see `trainer.training.smear_told`.
 
         Nobody asks a finished network for the latter, and its package lacks it. In training it teaches what tells tilt
         from thickness: both take contrast from a thick column, and only tilt does so in one direction.

@@ -94,11 +94,24 @@ def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
     return (entropy * shares).sum() / shares.sum().clamp(min=1)
 
 
+def smear_told(smears: Tensor) -> Tensor:
+    """What a network says of smears along x and y, shape (batch, 2, ...): length, and that times the cosine and the sine
+    of twice the angle, shape (batch, 3, ...), in Å.
+
+    A column that leans to one side looks nearly as one that leans to the other. Asked for the side, a network learned
+    to say 0, and nothing of tilt.
+    """
+    x, y = smears.unbind(dim=1)
+    length = torch.hypot(x, y)
+    divisor = length.clamp(min=1e-6)
+    return torch.stack([length, (x.square() - y.square()) / divisor, 2 * x * y / divisor], dim=1)
+
+
 def _smear_loss(smear: Tensor | None, batch: Batch) -> Tensor:
     """By how many Å the smear of columns is wrong, on average over the cells where there is one."""
     if smear is None:
         return batch.smears.new_zeros(())
-    true = batch.smears[:, :, ::2, ::2]  # one in two cells along each axis is at the coarser level
+    true = smear_told(batch.smears[:, :, ::2, ::2])  # one in two cells along each axis is at the coarser level
     is_told = true.isfinite()
     wrong = torch.where(is_told, smear - true.nan_to_num(), 0.0).abs()
     return wrong.sum() / is_told.sum().clamp(min=1)

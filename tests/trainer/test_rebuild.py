@@ -16,7 +16,7 @@ from trainer.network import SiteNetwork
 from trainer.rebuild import Workspace
 from trainer.recipe import Recipe, RecipeError
 from trainer.simulation import WaveStore, simulate_store
-from trainer.training import Training, losses
+from trainer.training import Training, losses, smear_told
 
 GRAPHENE = Path(__file__).parents[2] / "trainer" / "recipes" / "graphene.toml"
 
@@ -155,10 +155,10 @@ def test_smear_is_learned_where_columns_tell_it(smoke: Path, recipe: Recipe) -> 
     smears[:, 0, 4:12, 4:12], smears[:, 1, 4:12, 4:12] = 0.4, -0.2
     batch = replace(batch, smears=smears)
     heads = torch.zeros(len(batch.images), batch.shares.shape[1] + 3, cells, cells)
-    said = torch.randn(len(batch.images), 2, cells // 2, cells // 2)
-    said[:, :, 2:6, 2:6] = torch.tensor([0.4, 0.1])[:, None, None]
+    said = torch.randn(len(batch.images), 3, cells // 2, cells // 2)
+    said[:, :, 2:6, 2:6] = smear_told(torch.tensor([[-0.4, 0.2]]))[0, :, None, None] + 0.1
 
-    assert torch.isclose(losses(heads, batch, smear=said).smear, torch.tensor(0.15))
+    assert torch.isclose(losses(heads, batch, smear=said).smear, torch.tensor(0.1)), "to either side it is the same"
     assert losses(heads, batch).smear == 0
 
     shape = recipe.network.model_copy(update={"learns_smear": True})
