@@ -95,8 +95,9 @@ def _count_loss(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def smear_told(smears: Tensor) -> Tensor:
-    """What a network says of smears along x and y, shape (batch, 2, ...): length, and that times the cosine and the sine
-    of twice the angle, shape (batch, 3, ...), in Å.
+    """What a network says of smears along x and y: their length, and that times cosine and sine of twice their angle.
+
+    Shape (batch, 2, ...) to (batch, 3, ...), in Å.
 
     A column that leans to one side looks nearly as one that leans to the other. Asked for the side, a network learned
     to say 0, and nothing of tilt.
