@@ -80,7 +80,10 @@ def train(recipe: str, work: Path | None, smoke: bool, start: Path | None) -> No
     from daemon.recognition.package import ModelPackage
 
     workspace = _workspace(recipe, work, smoke)
-    workspace.train(None if start is None else workspace.network_of(ModelPackage.load(start)))
+    if start is None:
+        workspace.train()
+    else:
+        workspace.learn_on(ModelPackage.load(start))
 
 
 @_stage("Calibrate the network on held-out frames and write the model package.")

@@ -92,6 +92,10 @@ class Workspace:
         unfold(package, network, (batches[step].images for step in range(MEASURED_BATCHES)))
         return network
 
+    def learn_on(self, package: ModelPackage) -> None:
+        """Train as `train` does, from a package's network where there is no checkpoint yet."""
+        self.train(None if self._checkpoint.exists() else self.network_of(package))
+
     def train(self, start: SiteNetwork | None = None) -> None:
         """Train to the recipe's last step, from the last checkpoint if there is one, else from `start`."""
         store = self._store("train", self.recipe.simulation.shards)

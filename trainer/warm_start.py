@@ -36,8 +36,9 @@ def unfold(package: ModelPackage, network: SiteNetwork, images: Iterable[Tensor]
         for initializer in onnx.load_model(package.folder / "model.onnx").graph.initializer
     }
     normalisations = dict(_normalisations(network))
+    not_in_packages = {*normalisations.values(), "smear"}
     for name, parameter in network.named_parameters():
-        if name.rpartition(".")[0] in {*normalisations.values(), "smear"}:  # which packages lack
+        if name.rpartition(".")[0] in not_in_packages:
             continue
         if name not in folded or folded[name].shape != parameter.shape:
             raise RecipeError(
